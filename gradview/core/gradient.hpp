@@ -1,0 +1,72 @@
+// Gradient: the full gradient G = ∂L/∂W of one m x n weight, kept as the sum of the terms it came
+// in.
+//
+//     G = Σ_k s_k δ_kᵀ x_k  +  Σ_l s_l D_l          δ: N x m output gradients, x: N x n inputs of N
+//     tokens
+//
+// Nearly every method touches G only through thin products, which a factored term gives without
+// ever forming G: G vᵀ = δᵀ(x vᵀ) costs N r (m + n) multiply-adds instead of N m n + m n r.
+#pragma once
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "gradview/core/matrix.hpp"
+
+namespace gradview {
+
+using SharedMatrix = std::shared_ptr<const Matrix>;
+SharedMatrix share(Matrix a);
+
+class Gradient {
+ public:
+  explicit Gradient(Shape shape) : shape_(shape) {}  // zero
+  static Gradient dense(Matrix g);                   // g: m x n
+  static Gradient outer(SharedMatrix delta,
+                        SharedMatrix x);  // δᵀ x; δ: N x m, x: N x n, never multiplied out
+
+  void add(const Gradient& more, double s = 1);  // this += s · more; shares the terms' arrays
+  Shape shape() const { return shape_; }
+  bool finite() const;
+
+  Matrix materialize() const;  // G itself, m x n: the one costly act, visible where it is done
+
+  friend Matrix matmul_nt(const Gradient& g, const Matrix& v);  // G vᵀ        v: r x n → m x r
+  friend Matrix matmul_tn(const Matrix& u, const Gradient& g);  // uᵀ G        u: m x r → r x n
+  friend Matrix fold_columns(const Gradient& g,
+                             std::size_t r);  // G J_nᵀ      → m x r; r = 1: row sums
+  friend Matrix fold_rows(const Gradient& g,
+                          std::size_t r);  // J_m G       → r x n; r = 1: column sums
+  friend double dot(const Gradient& g, const Matrix& w);  // ⟨G, w⟩
+  friend double squared_norm(const Gradient& g);          // ‖G‖_F², by the cheaper of two ways
+
+ private:
+  struct Dense {
+    SharedMatrix g;
+  };
+  struct Outer {
+    SharedMatrix delta, x;
+  };
+  struct Term {
+    double s;
+    std::variant<Dense, Outer> value;
+  };
+  Gradient(Shape shape, Term term) : shape_(shape), terms_{std::move(term)} {}
+  template <class OnDense, class OnOuter>
+  void each(const OnDense& on_dense, const OnOuter& on_outer) const;
+
+  Shape shape_;
+  std::vector<Term> terms_;
+};
+
+// Declared here too, so that calls find them without an argument that is a Gradient being spelled
+// first.
+Matrix matmul_nt(const Gradient& g, const Matrix& v);
+Matrix matmul_tn(const Matrix& u, const Gradient& g);
+Matrix fold_columns(const Gradient& g, std::size_t r);
+Matrix fold_rows(const Gradient& g, std::size_t r);
+double dot(const Gradient& g, const Matrix& w);
+double squared_norm(const Gradient& g);
+
+}  // namespace gradview

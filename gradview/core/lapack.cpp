@@ -1,0 +1,64 @@
+// The only file that includes xtensor-blas: it is slow to compile, and its headers and <cblas.h>
+// exclude each other.
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <xtensor-blas/xlinalg.hpp>
+
+#include "gradview/core/linalg.hpp"
+
+namespace gradview {
+namespace {
+
+void require_finite(const char* who, const Matrix& a) {
+  if (!all_finite(a)) {
+    throw std::domain_error(std::string(who) + ": the " + to_string(shape_of(a)) +
+                            " matrix holds values that are not finite");
+  }
+}
+
+template <class Expression>
+Matrix row_major(const Expression& a) {  // LAPACK hands back column-major arrays
+  Matrix out = uninitialized({a.shape()[0], a.shape()[1]});
+  for (std::size_t i = 0; i < a.shape()[0]; ++i) {
+    for (std::size_t j = 0; j < a.shape()[1]; ++j) out(i, j) = a(i, j);
+  }
+  return out;
+}
+
+}  // namespace
+
+Svd svd(const Matrix& a) {
+  require_finite("svd", a);
+  const auto [u, s, vt] = xt::linalg::svd(a, false);
+  Svd out{row_major(u), {s.begin(), s.end()}, row_major(vt)};
+  for (std::size_t k = 0; k < out.singular.size(); ++k) {
+    std::size_t largest = 0;
+    for (std::size_t i = 1; i < out.u.shape()[0]; ++i) {
+      if (std::abs(out.u(i, k)) > std::abs(out.u(largest, k))) largest = i;
+    }
+    if (out.u(largest, k) >= 0) continue;
+    for (std::size_t i = 0; i < out.u.shape()[0]; ++i) out.u(i, k) = -out.u(i, k);
+    for (std::size_t j = 0; j < out.vt.shape()[1]; ++j) out.vt(k, j) = -out.vt(k, j);
+  }
+  return out;
+}
+
+Matrix orthonormal_rows(const Matrix& a) {
+  require_finite("orthonormal_rows", a);
+  const auto [r, n] = shape_of(a);
+  if (r > n) {
+    throw std::invalid_argument("orthonormal_rows: " + std::to_string(r) + " rows of length " +
+                                std::to_string(n) + " cannot be orthonormal");
+  }
+  const auto [q, upper] = xt::linalg::qr(transpose(a), xt::linalg::qrmode::reduced);
+  Matrix out = uninitialized({r, n});
+  for (std::size_t k = 0; k < r; ++k) {
+    const Real sign = upper(k, k) < 0 ? Real{-1} : Real{1};
+    for (std::size_t j = 0; j < n; ++j) out(k, j) = sign * q(j, k);
+  }
+  return out;
+}
+
+}  // namespace gradview

@@ -1,0 +1,204 @@
+#include "gradview/core/linalg.hpp"
+
+#include <cblas.h>
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "gradview/core/parallel.hpp"
+
+// Present in OpenBLAS only; another CBLAS links as well.
+extern "C" {
+void openblas_set_num_threads(int) __attribute__((weak));
+int openblas_get_num_threads(void) __attribute__((weak));
+char* openblas_get_corename(void) __attribute__((weak));
+char* openblas_get_config(void) __attribute__((weak));
+}
+
+namespace gradview {
+namespace {
+
+// BLAS itself runs on one thread: parallelism is over runs, or over the row blocks below.
+const bool kSingleThreadedBlas = [] {
+  if (openblas_set_num_threads) openblas_set_num_threads(1);
+  return true;
+}();
+
+struct Operand {
+  const Matrix& matrix;
+  bool transposed;
+  Shape shape() const {
+    const Shape s = shape_of(matrix);
+    return transposed ? Shape{s.cols, s.rows} : s;
+  }
+};
+
+// Rows of C are computed in blocks of a fixed size, so that the bits do not depend on the number of
+// threads.
+constexpr std::size_t kBlockRows = 128;
+constexpr std::size_t kSmallestSplit = std::size_t{1}
+                                       << 24;  // multiply-adds below which one call is best
+
+void gemm(const char* who, double alpha, Operand a, Operand b, double beta, Matrix& c) {
+  const auto [m, k] = a.shape();
+  const auto [k2, n] = b.shape();
+  if (k != k2) {
+    throw std::invalid_argument(std::string(who) + ": the inner sizes of " + to_string(a.shape()) +
+                                " and " + to_string(b.shape()) + " differ");
+  }
+  require_shape(who, "the result", shape_of(c), {m, n});
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    if (beta == 0) std::fill(c.data(), c.data() + c.size(), Real{0});
+    return;
+  }
+  const auto lda = a.matrix.shape()[1];
+  const auto ldb = b.matrix.shape()[1];
+  const auto block = [&](std::size_t begin, std::size_t end) {
+    const Real* a_block = a.matrix.data() + (a.transposed ? begin : begin * lda);
+    const auto ta = a.transposed ? CblasTrans : CblasNoTrans;
+    const auto tb = b.transposed ? CblasTrans : CblasNoTrans;
+    const auto rows = static_cast<int>(end - begin);
+#ifdef GRADVIEW_DOUBLE
+    cblas_dgemm(
+#else
+    cblas_sgemm(
+#endif
+        CblasRowMajor, ta, tb, rows, static_cast<int>(n), static_cast<int>(k),
+        static_cast<Real>(alpha), a_block, static_cast<int>(lda), b.matrix.data(),
+        static_cast<int>(ldb), static_cast<Real>(beta), c.data() + begin * n, static_cast<int>(n));
+  };
+  if (m <= kBlockRows || m * n * k < kSmallestSplit) return block(0, m);
+  parallel_blocks(m, kBlockRows, block);
+}
+
+}  // namespace
+
+Matrix matmul(const Matrix& a, const Matrix& b) {
+  Matrix c = uninitialized({a.shape()[0], b.shape()[1]});
+  gemm("matmul", 1, {a, false}, {b, false}, 0, c);
+  return c;
+}
+
+Matrix matmul_nt(const Matrix& a, const Matrix& b) {
+  Matrix c = uninitialized({a.shape()[0], b.shape()[0]});
+  gemm("matmul_nt", 1, {a, false}, {b, true}, 0, c);
+  return c;
+}
+
+Matrix matmul_tn(const Matrix& a, const Matrix& b) {
+  Matrix c = uninitialized({a.shape()[1], b.shape()[1]});
+  gemm("matmul_tn", 1, {a, true}, {b, false}, 0, c);
+  return c;
+}
+
+void add_matmul(Matrix& c, double s, const Matrix& a, const Matrix& b) {
+  gemm("add_matmul", s, {a, false}, {b, false}, 1, c);
+}
+
+void add_matmul_tn(Matrix& c, double s, const Matrix& a, const Matrix& b) {
+  gemm("add_matmul_tn", s, {a, true}, {b, false}, 1, c);
+}
+
+Matrix transpose(const Matrix& a) {
+  const auto [m, n] = shape_of(a);
+  Matrix t = uninitialized({n, m});
+  for (std::size_t i = 0; i < m; ++i) {
+    for (std::size_t j = 0; j < n; ++j) t.data()[j * m + i] = a.data()[i * n + j];
+  }
+  return t;
+}
+
+void scale(Matrix& y, double s) {
+  const auto factor = static_cast<Real>(s);
+  Real* data = y.data();
+  for (std::size_t i = 0; i < y.size(); ++i) data[i] *= factor;
+}
+
+void axpy(Matrix& y, double s, const Matrix& x) {
+  require_shape("axpy", "x", shape_of(x), shape_of(y));
+  const auto factor = static_cast<Real>(s);
+  Real* out = y.data();
+  const Real* in = x.data();
+  for (std::size_t i = 0; i < y.size(); ++i) out[i] += factor * in[i];
+}
+
+Matrix difference(const Matrix& a, const Matrix& b) {
+  Matrix c = a;
+  axpy(c, -1, b);
+  return c;
+}
+
+double dot(const Matrix& a, const Matrix& b) {
+  require_shape("dot", "b", shape_of(b), shape_of(a));
+  constexpr std::size_t kLanes = 8;
+  double lanes[kLanes] = {};
+  const std::size_t whole = a.size() / kLanes * kLanes;
+  for (std::size_t i = 0; i < whole; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += static_cast<double>(a.data()[i + lane]) * b.data()[i + lane];
+    }
+  }
+  double sum = 0;
+  for (std::size_t i = whole; i < a.size(); ++i) {
+    sum += static_cast<double>(a.data()[i]) * b.data()[i];
+  }
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+double squared_norm(const Matrix& a) { return dot(a, a); }
+
+bool all_finite(const Matrix& a) {
+  return std::all_of(a.data(), a.data() + a.size(), [](Real x) { return std::isfinite(x); });
+}
+
+Matrix fold_columns(const Matrix& a, std::size_t r) {
+  const auto [m, n] = shape_of(a);
+  Matrix out = zeros({m, r});
+  for (std::size_t i = 0; i < m; ++i) {
+    const Real* row = a.data() + i * n;
+    Real* sums = out.data() + i * r;
+    for (std::size_t begin = 0; begin < n; begin += r) {
+      const std::size_t count = std::min(r, n - begin);
+      for (std::size_t k = 0; k < count; ++k) sums[k] += row[begin + k];
+    }
+  }
+  return out;
+}
+
+Matrix fold_rows(const Matrix& a, std::size_t r) {
+  const auto [m, n] = shape_of(a);
+  Matrix out = zeros({r, n});
+  for (std::size_t i = 0; i < m; ++i) {
+    const Real* row = a.data() + i * n;
+    Real* sums = out.data() + (i % r) * n;
+    for (std::size_t j = 0; j < n; ++j) sums[j] += row[j];
+  }
+  return out;
+}
+
+void add_unfolded(Matrix& w, const Matrix& u, const Matrix& v) {
+  const auto [m, n] = shape_of(w);
+  const std::size_t r = u.shape()[1];
+  require_shape("add_unfolded", "u", shape_of(u), {m, r});
+  require_shape("add_unfolded", "v", shape_of(v), {r, n});
+  for (std::size_t i = 0; i < m; ++i) {
+    Real* row = w.data() + i * n;
+    const Real* left = u.data() + i * r;
+    const Real* right = v.data() + (i % r) * n;
+    for (std::size_t begin = 0; begin < n; begin += r) {
+      const std::size_t count = std::min(r, n - begin);
+      for (std::size_t k = 0; k < count; ++k) row[begin + k] += left[k] + right[begin + k];
+    }
+  }
+}
+
+std::string blas_description() {
+  if (!openblas_get_config) return "a BLAS other than OpenBLAS";
+  return std::string(openblas_get_config()) + ", kernel " + openblas_get_corename() + ", " +
+         std::to_string(openblas_get_num_threads()) + " thread";
+}
+
+}  // namespace gradview

@@ -1,0 +1,47 @@
+// Checked linear algebra on Matrix: the only door to BLAS and LAPACK, and the loops that are not in
+// them. Every function throws std::invalid_argument where shapes disagree. Aliased operands are not
+// supported.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "gradview/core/matrix.hpp"
+
+namespace gradview {
+
+Matrix matmul(const Matrix& a, const Matrix& b);     // a b      (m x k)(k x n)
+Matrix matmul_nt(const Matrix& a, const Matrix& b);  // a bᵀ     (m x k)(n x k)
+Matrix matmul_tn(const Matrix& a, const Matrix& b);  // aᵀ b     (k x m)(k x n)
+void add_matmul(Matrix& c, double s, const Matrix& a, const Matrix& b);     // c += s a b
+void add_matmul_tn(Matrix& c, double s, const Matrix& a, const Matrix& b);  // c += s aᵀ b
+Matrix transpose(const Matrix& a);
+
+void scale(Matrix& y, double s);                      // y *= s
+void axpy(Matrix& y, double s, const Matrix& x);      // y += s x
+Matrix difference(const Matrix& a, const Matrix& b);  // a - b
+double dot(const Matrix& a, const Matrix& b);         // Σ a_ij b_ij, summed in double
+double squared_norm(const Matrix& a);  // ‖a‖_F², summed in double; NaN stays NaN
+bool all_finite(const Matrix& a);
+
+// Folding by strides is the product with J_d = [I_r I_r … ] (r x d, cut at d), whose column j is
+// the unit vector of j mod r: no GEMM with ones. r = 1 gives the row and the column sums.
+Matrix fold_columns(const Matrix& a,
+                    std::size_t r);  // a J_nᵀ: out(i, k) = Σ_{j ≡ k mod r} a(i, j)    (m x r)
+Matrix fold_rows(const Matrix& a,
+                 std::size_t r);  // J_m a:  out(k, j) = Σ_{i ≡ k mod r} a(i, j)    (r x n)
+// w(i, j) += u(i, j mod r) + v(i mod r, j): u J_n + J_mᵀ v in one pass over w.     w: m x n, u: m x
+// r, v: r x n
+void add_unfolded(Matrix& w, const Matrix& u, const Matrix& v);
+
+struct Svd {
+  Matrix u;  // m x k, orthonormal columns; the entry of largest magnitude in each is positive
+  std::vector<double> singular;  // k = min(m, n), descending
+  Matrix vt;                     // k x n
+};
+Svd svd(const Matrix& a);                  // throws std::domain_error on non-finite input
+Matrix orthonormal_rows(const Matrix& a);  // r x n, r <= n: Qᵀ of aᵀ = QR with diag(R) > 0
+
+std::string blas_description();  // library, kernel and threads, for the records of a run
+
+}  // namespace gradview

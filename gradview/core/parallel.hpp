@@ -1,0 +1,19 @@
+// Threads inside one run: fixed blocks of rows over a small pool, so that the bits are those of one
+// thread.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+namespace gradview {
+
+void set_threads(
+    std::size_t threads);  // of the process; 1 at first. Not while a parallel_blocks is running.
+
+// Calls work(begin, end) for [0, block), [block, 2 block) … up to count, on the pool where it is
+// free, else here. The blocks must be independent: they run in any order. The first exception is
+// rethrown.
+void parallel_blocks(std::size_t count, std::size_t block,
+                     const std::function<void(std::size_t, std::size_t)>& work);
+
+}  // namespace gradview

@@ -1,0 +1,497 @@
+#include "gradview/laws.hpp"
+
+#include <cmath>
+#include <exception>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+
+#include "gradview/core/text.hpp"
+#include "gradview/optim/optimizer.hpp"
+#include "gradview/projections/registry.hpp"
+
+namespace gradview {
+namespace {
+
+constexpr double kEps = std::numeric_limits<Real>::epsilon();
+constexpr std::uint64_t kSeed = 20230703;
+
+using Wrap = std::function<std::unique_ptr<Projector>(std::unique_ptr<Projector>)>;
+
+Factors map(Factors f, const std::function<void(Matrix&)>& change) {
+  for (Matrix& factor : f) change(factor);
+  return f;
+}
+Factors times(const Factors& f, double s) {
+  return map(f, [s](Matrix& a) { scale(a, s); });
+}
+double inner(const Factors& a, const Factors& b) {
+  double sum = 0;
+  for (std::size_t k = 0; k < a.size(); ++k) sum += dot(a[k], b.at(k));
+  return sum;
+}
+double norm(const Matrix& a) { return std::sqrt(squared_norm(a)); }
+double norm(const Factors& f) { return std::sqrt(inner(f, f)); }
+
+// One projector on one matrix, with what the laws need around it.
+class Bench {
+ public:
+  Bench(const Spec& spec, Shape shape, const Wrap& wrap, std::uint64_t seed = kSeed)
+      : spec_(spec), wrap_(wrap), seed_(seed), weight(draw(shape, 1)), g(draw(shape, 2)) {
+    projector = make();
+    projector->refresh(Gradient::dense(g), site(0));
+  }
+
+  std::unique_ptr<Projector> make() const {
+    auto made = make_projector(spec_, site(0));
+    return wrap_ ? wrap_(std::move(made)) : std::move(made);
+  }
+  Site site(std::size_t step) const { return {"laws.weight", weight, seed_, step}; }
+  Matrix draw(Shape shape, std::size_t which) const {
+    return normal(shape, 0.5, Stream(seed_, Purpose::test, "laws", which));
+  }
+  // A random change of the factors, of length about `size`.
+  Factors change(double size, std::size_t which = 10) const {
+    Factors u = projector->project(Gradient(shape_of(weight)), weight);
+    for (Matrix& factor : u) factor = draw(shape_of(factor), which++);
+    const double length = norm(u);
+    return length > 0 ? times(u, size / length) : u;
+  }
+  void retract(const Factors& u, Matrix& w) {
+    const Gradient none(shape_of(weight));
+    projector->retract({none, u, u, 1}, &w);
+  }
+  void leave_the_start() { retract(change(2, 20), weight); }  // where u = 0 hides a fault
+  Factors theta() const {
+    Factors now = projector->factors();
+    return now.empty() ? times(change(1), 0) : now;
+  }
+  double product(const Factors& at, std::size_t i, std::size_t j) const {
+    return projector->entry(at, i, j);
+  }
+
+ private:
+  Spec spec_;
+  Wrap wrap_;
+  std::uint64_t seed_;
+
+ public:
+  Matrix weight, g;
+  std::unique_ptr<Projector> projector;
+};
+
+std::string broken(const char* what, double got, double allowed) {
+  if (got <= allowed) return {};  // NaN is broken
+  return std::string(what) + " " + exact(got) + ", allowed " + exact(allowed);
+}
+
+// Rounding of a sum of products over at most a few dozen entries, relative to the norms that enter
+// it.
+double rounding(double size) { return 64 * kEps * size; }
+
+std::string adjoint(Bench& b) {
+  b.leave_the_start();
+  const Factors u = b.change(1);
+  const Factors pulled = b.projector->project(Gradient::dense(b.g), b.weight);
+  Matrix pushed = zeros(shape_of(b.weight));
+  b.projector->lift(u, pushed);
+  const double size = norm(pulled) * norm(u) + norm(pushed) * norm(b.g);
+  return broken("|⟨project(G), u⟩ − ⟨G, lift(u)⟩| is",
+                std::abs(inner(pulled, u) - dot(pushed, b.g)), rounding(size));
+}
+
+std::string lazy(Bench& b) {
+  b.leave_the_start();
+  const auto [m, n] = shape_of(b.weight);
+  Gradient factored = Gradient::outer(share(b.draw({5, m}, 3)), share(b.draw({5, n}, 4)));
+  factored.add(Gradient::outer(share(b.draw({4, m}, 5)), share(b.draw({4, n}, 6))), -0.5);
+  const Factors one = b.projector->project(factored, b.weight);
+  const Factors other = b.projector->project(Gradient::dense(factored.materialize()), b.weight);
+  double off = 0;
+  for (std::size_t k = 0; k < one.size(); ++k) off += norm(difference(one[k], other.at(k)));
+  return broken("‖lazy − dense‖ is", off, rounding(4 * norm(other)));
+}
+
+std::string zero(Bench& b) {
+  b.leave_the_start();
+  const Matrix before = b.weight;
+  const Factors theta = b.projector->factors();
+  b.retract(times(b.change(1), 0), b.weight);
+  if (!(before == b.weight)) return "W moved";
+  return theta == b.projector->factors() ? "" : "θ moved";
+}
+
+double remainder(
+    Bench& b,
+    double size) {  // ‖retract(u) − lift(u)‖ from the present θ, which it leaves as it was
+  std::vector<Matrix> saved;
+  b.projector->fields([&](std::string_view, Matrix& value, Role) { saved.push_back(value); });
+  const Factors u = b.change(size);
+  Matrix moved = zeros(shape_of(b.weight));
+  Matrix lifted = moved;
+  b.projector->lift(u, lifted);
+  b.retract(u, moved);
+  std::size_t k = 0;
+  b.projector->fields([&](std::string_view, Matrix& value, Role) { value = saved[k++]; });
+  axpy(moved, -1, lifted);
+  return norm(moved);
+}
+
+std::string order(Bench& b) {
+  b.leave_the_start();
+  if (b.projector->linear()) {
+    return broken("ΔW is declared linear; ‖retract − lift‖ is", remainder(b, 1), rounding(4));
+  }
+  const double coarse = remainder(b, 0.5);
+  const double fine = remainder(b, 0.25);
+  if (coarse <= rounding(4)) return "ΔW is declared nonlinear, but retract − lift vanishes";
+  return broken("retract − lift has the order 2 up to", std::abs(std::log2(coarse / fine) - 2),
+                0.3);
+}
+
+std::string inverse(Bench& b) {
+  b.leave_the_start();
+  const Matrix before = b.weight;
+  const Factors u = b.change(1);
+  b.retract(u, b.weight);
+  b.retract(times(u, -1), b.weight);
+  return broken("‖W − W‖ after u and −u is", norm(difference(before, b.weight)),
+                rounding(4 * norm(before)));
+}
+
+Optimizer optimizer(const std::string& spec, double lr, std::size_t steps, std::uint64_t seed) {
+  return Optimizer(
+      {.spec = make_optimizer_spec(parse_spec(spec)), .lr = lr, .steps = steps, .seed = seed});
+}
+
+std::string descent(Bench& b) {
+  const Matrix start = b.weight;
+  const Matrix target = b.draw(shape_of(start), 7);
+  const Matrix g = difference(start, target);  // of ½‖W − target‖²
+  Factors pulled = b.projector->project(Gradient::dense(g), start);
+  Matrix tangent = zeros(shape_of(start));
+  b.projector->lift(pulled, tangent);
+  const double length = norm(tangent);
+  if (!(length > 0)) return "JJᵀG vanishes";
+  const auto off = [&](double lr) {  // of the step from W − η JJᵀG, relative
+    Matrix w = start;
+    Optimizer descent = optimizer("sgd", lr, 1, kSeed);
+    descent.add("laws.weight", w, b.make());
+    descent.collect("laws.weight", Gradient::dense(g));
+    descent.step();
+    if (!(squared_norm(difference(w, target)) < squared_norm(g))) return 1e9;
+    Matrix moved = difference(w, start);
+    axpy(moved, lr, tangent);
+    return norm(moved) / (lr * length);
+  };
+  const double lr = 0.02 / (1 + length / norm(g));
+  const double noise = 4 * kEps * norm(start) / (lr * length);
+  return broken("a step is off W − η JJᵀG, relative to its own size over η, by", off(lr / 2),
+                0.6 * off(lr) + rounding(1) + 2 * noise);
+}
+
+std::string resume(Bench& b) {
+  const Matrix start = b.weight;
+  const auto gradient = [&](std::size_t step) {
+    return Gradient::dense(b.draw(shape_of(start), 30 + step));
+  };
+  const auto advance = [&](Optimizer& o, std::size_t step) {
+    o.collect("laws.weight", gradient(step));
+    o.step();
+  };
+  const char* spec = "adamw:weight_decay=0.1,decay_on=initial,moments=factors,transport=rotate";
+  for (const std::size_t stop : {2U, 3U}) {
+    Matrix w = start;
+    Optimizer through = optimizer(spec, 0.01, 10, kSeed);
+    through.add("laws.weight", w, b.make());
+    for (std::size_t step = 0; step < stop; ++step) advance(through, step);
+    std::map<std::string, Matrix, std::less<>> saved;
+    through.fields([&](std::string_view name, Matrix& value, Role) { saved.emplace(name, value); });
+    Matrix restored = w;
+    Matrix other_start = b.draw(shape_of(start), 8);
+    Optimizer again = optimizer(spec, 0.01, 10, kSeed);
+    again.add("laws.weight", other_start, b.make());
+    other_start = restored;
+    again.fields(
+        [&](std::string_view name, Matrix& value, Role) { value = saved.at(std::string(name)); });
+    for (std::size_t step = stop; step < stop + 2; ++step) {
+      advance(through, step);
+      advance(again, step);
+    }
+    if (!(w == other_start))
+      return "the step after a restart at " + std::to_string(stop) + " differs";
+  }
+  return {};
+}
+
+std::string size(Bench& b, const Spec& spec) {
+  const Count count = count_numbers(spec, shape_of(b.weight));
+  std::size_t trained = 0;
+  std::size_t stored = 0;
+  for (const Matrix& factor : b.change(1)) trained += factor.size();
+  b.projector->fields([&](std::string_view, Matrix& value, Role role) {
+    if (role == Role::frozen) stored += value.size();
+  });
+  if (trained != count.trained || stored != count.stored) {
+    return "trained " + std::to_string(trained) + " and stored " + std::to_string(stored) +
+           ", count says " + std::to_string(count.trained) + " and " + std::to_string(count.stored);
+  }
+  Matrix w = b.weight;
+  Optimizer adam = optimizer("adam:moments=factors", 0.1, 1, kSeed);
+  adam.add("laws.weight", w, b.make());
+  const std::size_t bytes = (2 * count.trained + count.stored) * sizeof(Real);
+  if (adam.state_bytes() == bytes) return {};
+  return "Adam keeps " + std::to_string(adam.state_bytes()) + " bytes, expected " +
+         std::to_string(bytes);
+}
+
+// Largest |(w − start)_ij − (entry(after) − entry(before))_ij|.
+double off_formula(const Bench& b, const Matrix& moved, const Factors& before,
+                   const Factors& after) {
+  double worst = 0;
+  for (std::size_t i = 0; i < moved.shape()[0]; ++i) {
+    for (std::size_t j = 0; j < moved.shape()[1]; ++j) {
+      const double off = moved(i, j) - (b.product(after, i, j) - b.product(before, i, j));
+      if (!(std::abs(off) <= worst)) worst = std::abs(off);
+    }
+  }
+  return worst;
+}
+
+std::string formula(Bench& b) {
+  b.leave_the_start();
+  const Factors before = b.theta();
+  const Factors u = b.change(2);
+  Matrix moved = zeros(shape_of(b.weight));
+  b.retract(u, moved);
+  Factors after = before;
+  for (std::size_t k = 0; k < u.size(); ++k) axpy(after[k], 1, u[k]);
+  return broken("the change of W is off the formula by", off_formula(b, moved, before, after),
+                rounding(4 + norm(moved)));
+}
+
+std::string expectation(Bench& b, const Spec& spec, const Wrap& wrap) {
+  const auto declared = b.projector->expectation();
+  if (!declared) return {};
+  constexpr int kDraws = 1500;
+  const Shape shape = shape_of(b.weight);
+  const Matrix& g = b.g;
+  const double energy = squared_norm(g);
+  const Matrix other = b.draw(shape, 9);
+  struct Mean {
+    double sum = 0, squares = 0;
+    void add(double x) { sum += x, squares += x * x; }
+    std::string off(const char* what, double expected) const {
+      const double mean = sum / kDraws;
+      const double error = std::sqrt((squares / kDraws - mean * mean) / kDraws);
+      return broken(what, std::abs(mean - expected), 5 * error + rounding(std::abs(expected)));
+    }
+  } gain, across, variance;
+  for (int draw = 0; draw < kDraws; ++draw) {
+    const Bench one(spec, shape, wrap, kSeed + 1 + static_cast<std::uint64_t>(draw));
+    Matrix t = zeros(shape);
+    one.projector->lift(one.projector->project(Gradient::dense(g), b.weight), t);
+    gain.add(dot(t, g) / energy);
+    across.add(dot(t, other));
+    axpy(t, -declared->mean, g);
+    variance.add(squared_norm(t) / energy);
+  }
+  std::string what = gain.off("⟨E[JJᵀG], G⟩/‖G‖² is off its declared mean by", declared->mean);
+  if (what.empty()) {
+    what = across.off("E[JJᵀG] along another matrix is off by", declared->mean * dot(g, other));
+  }
+  if (what.empty()) what = variance.off("the variance is off by", declared->variance);
+  return what;
+}
+
+std::string drift(Bench& b) {
+  if (b.projector->factors().empty()) return {};
+  constexpr std::size_t kSteps = 10000;
+  const Matrix start = b.weight;
+  Optimizer adam = optimizer("adam", 1e-3, kSteps, kSeed);
+  adam.add("laws.weight", b.weight, b.make());
+  const Factors before = adam.projector("laws.weight").factors();
+  for (std::size_t step = 0; step < kSteps; ++step) {
+    Matrix g = difference(b.weight, b.g);
+    axpy(g, 0.5, b.draw(shape_of(g), 1000 + step % 97));
+    adam.collect("laws.weight", Gradient::dense(std::move(g)));
+    adam.step();
+  }
+  const double allowed = 16 * std::sqrt(static_cast<double>(kSteps)) * kEps * (1 + norm(start));
+  return broken(
+      "W has drifted from W₀ + ΔW(θ) − ΔW(θ₀) by",
+      off_formula(b, difference(b.weight, start), before, adam.projector("laws.weight").factors()),
+      allowed);
+}
+
+std::string run(Law law, const Spec& spec, Shape shape, const Wrap& wrap) {
+  Bench b(spec, shape, wrap);
+  switch (law) {
+    case Law::adjoint:
+      return adjoint(b);
+    case Law::lazy:
+      return lazy(b);
+    case Law::zero:
+      return zero(b);
+    case Law::order:
+      return order(b);
+    case Law::inverse:
+      return inverse(b);
+    case Law::descent:
+      return descent(b);
+    case Law::resume:
+      return resume(b);
+    case Law::size:
+      return size(b, spec);
+    case Law::formula:
+      return formula(b);
+    case Law::expectation:
+      return expectation(b, spec, wrap);
+    case Law::drift:
+      return drift(b);
+  }
+  return "unknown law";
+}
+
+constexpr Shape kShapes[] = {{11, 7}, {6, 13}, {8, 8}};  // tall, wide, square
+
+Verdict judge(Law law, const Spec& spec, const Wrap& wrap) {
+  const std::string reason = Bench(spec, kShapes[0], wrap).projector->exempt(law);
+  if (!reason.empty()) return {law, true, reason};
+  for (const Shape shape : kShapes) {
+    std::string detail;
+    try {
+      detail = run(law, spec, shape, wrap);
+    } catch (const std::exception& error) {
+      detail = error.what();
+    }
+    if (!detail.empty()) return {law, false, to_string(shape) + ": " + detail};
+  }
+  return {law, true, {}};
+}
+
+// A projector with one fault. Faults act on what goes in and out; the formula stays the true one.
+struct Fault {
+  const char* name;
+  double pull = 1, push = 1;  // factors on project, and on lift and retract
+  bool swap = false, first_order = false, forgets = false;
+};
+
+class Mutant final : public Projector {
+ public:
+  Mutant(Fault fault, std::unique_ptr<Projector> inner) : fault_(fault), inner_(std::move(inner)) {}
+  Changes refresh(const Gradient& g, const Site& s) override { return inner_->refresh(g, s); }
+  Factors project(const Gradient& g, const Matrix& w) const override {
+    Factors out = times(inner_->project(g, w), fault_.pull);
+    if (fault_.swap && out.size() > 1) {
+      for (std::size_t k = 0; k < 2; ++k) {  // the other factor's numbers in this one's shape
+        Matrix& to = out[k];
+        const Matrix from = inner_->project(g, w)[1 - k];
+        for (std::size_t i = 0; i < to.size(); ++i) to.data()[i] = from.data()[i % from.size()];
+      }
+    }
+    return out;
+  }
+  void lift(const Factors& u, Matrix& w) const override { inner_->lift(times(u, fault_.push), w); }
+  void retract(const Step& step, Matrix* w) override {
+    Matrix moved = zeros(shape_of(*w));
+    if (fault_.first_order) inner_->lift(step.direction, moved);
+    Matrix exact_move = zeros(shape_of(*w));
+    inner_->retract(step, &exact_move);
+    axpy(*w, fault_.push, fault_.first_order ? moved : exact_move);
+  }
+  double entry(const Factors& theta, std::size_t i, std::size_t j) const override {
+    return inner_->entry(theta, i, j);
+  }
+  void fields(const Visit& visit) override {
+    bool forget = fault_.forgets;  // the first field is shown, but what is put there is lost
+    inner_->fields([&](std::string_view name, Matrix& value, Role role) {
+      Matrix copy = value;
+      visit(name, forget ? copy : value, role);
+      forget = false;
+    });
+  }
+  double rate(std::size_t k) const override { return inner_->rate(k); }
+  bool linear() const override { return inner_->linear(); }
+  std::size_t refresh_every() const override { return inner_->refresh_every(); }
+  std::optional<Expectation> expectation() const override { return inner_->expectation(); }
+  std::string exempt(Law law) const override { return inner_->exempt(law); }
+
+ private:
+  Fault fault_;
+  std::unique_ptr<Projector> inner_;
+};
+
+// The faults that make a difference to this method.
+std::vector<Fault> faults(const Spec& spec) {
+  const Bench b(spec, kShapes[0], {});
+  const Factors u = b.change(1);
+  if (u.empty()) return {};
+  const double rank = static_cast<double>(std::min(u[0].shape()[0], u[0].shape()[1]));
+  std::vector<Fault> all{
+      {.name = "project, lift and retract scaled by 2", .pull = 2, .push = 2},
+      {.name = "project scaled by 2", .pull = 2},
+      {.name = "wrong sign of project", .pull = -1},
+      {.name = "wrong sign throughout", .pull = -1, .push = -1},
+  };
+  if (rank > 1) {
+    all.push_back({.name = "alpha for alpha/r", .pull = rank, .push = rank});
+    all.push_back({.name = "variance times r", .pull = std::sqrt(rank), .push = std::sqrt(rank)});
+  }
+  if (u.size() > 1) all.push_back({.name = "swapped factors", .swap = true});
+  if (!b.projector->linear()) all.push_back({.name = "no second-order term", .first_order = true});
+  bool has_state = false;
+  b.projector->fields([&](std::string_view, Matrix&, Role) { has_state = true; });
+  if (has_state) all.push_back({.name = "a field is not restored", .forgets = true});
+  return all;
+}
+
+}  // namespace
+
+const std::vector<Law>& all_laws() {
+  static const std::vector<Law> laws{Law::adjoint, Law::lazy,        Law::zero,   Law::order,
+                                     Law::inverse, Law::descent,     Law::resume, Law::size,
+                                     Law::formula, Law::expectation, Law::drift};
+  return laws;
+}
+
+std::string to_string(Law law) {
+  static const char* const names[] = {"adjoint", "lazy",        "zero",   "order",
+                                      "inverse", "descent",     "resume", "size",
+                                      "formula", "expectation", "drift"};
+  return names[static_cast<std::size_t>(law)];
+}
+
+std::vector<Verdict> check_laws(const std::string& text) {
+  const Spec spec = parse_spec(text);
+  std::vector<Verdict> verdicts;
+  for (const Law law : all_laws()) verdicts.push_back(judge(law, spec, {}));
+  return verdicts;
+}
+
+std::vector<std::string> broken_laws(const std::string& spec) {
+  std::vector<std::string> out;
+  for (const Verdict& verdict : check_laws(spec)) {
+    if (!verdict.holds) out.push_back(to_string(verdict.law) + ": " + verdict.detail);
+  }
+  return out;
+}
+
+std::vector<std::string> surviving_mutants(const std::string& text) {
+  const Spec spec = parse_spec(text);
+  std::vector<std::string> survivors;
+  for (const Fault& fault : faults(spec)) {
+    const Wrap wrap = [&](std::unique_ptr<Projector> inner) {
+      return std::make_unique<Mutant>(fault, std::move(inner));
+    };
+    bool noticed = false;
+    for (const Law law : all_laws()) {
+      noticed = noticed || !judge(law, spec, wrap).holds;
+    }
+    if (!noticed) survivors.emplace_back(fault.name);
+  }
+  return survivors;
+}
+
+}  // namespace gradview

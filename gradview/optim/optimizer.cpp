@@ -1,0 +1,258 @@
+#include "gradview/optim/optimizer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+
+#include "gradview/core/linalg.hpp"
+#include "gradview/core/text.hpp"
+
+namespace gradview {
+
+Optimizer::Optimizer(Settings settings) : settings_(std::move(settings)) {}
+
+Site Optimizer::site(const Slot& slot) const {
+  return {slot.name, *slot.weight, settings_.seed, step_, slot.before_softmax};
+}
+
+void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
+                    bool before_softmax, bool decayed) {
+  for (const Slot& slot : slots_) {
+    if (slot.name == name)
+      throw std::invalid_argument("Optimizer: '" + name + "' is there already");
+  }
+  const OptimizerSpec& spec = settings_.spec;
+  Slot slot{.name = name,
+            .weight = &weight,
+            .projector = std::move(projector),
+            .before_softmax = before_softmax,
+            .trained = 0,
+            .frozen = 0,
+            .coupled = 0,
+            .decoupled = 0,
+            .decays_weight = false,
+            .moments_on_weight = false,
+            .moments = {},
+            .anchor = {},
+            .projected = {},
+            .gradient = Gradient(shape_of(weight)),
+            .observation = {}};
+  const Factors shapes = slot.projector->project(slot.gradient, weight);
+  for (const Matrix& factor : shapes) slot.trained += factor.size();
+  slot.projector->fields([&](std::string_view, Matrix& value, Role role) {
+    if (role == Role::frozen) slot.frozen += value.size();
+  });
+  slot.moments_on_weight =
+      !shapes.empty() && spec.rule.start({1, 1}).size() > 0 &&
+      (spec.moments == MomentsOn::weight ||
+       (spec.moments == MomentsOn::automatic && slot.projector->refresh_every() == 1));
+  if (slot.moments_on_weight) {
+    slot.moments.push_back(spec.rule.start(shape_of(weight)));
+  } else {
+    for (const Matrix& factor : shapes) slot.moments.push_back(spec.rule.start(shape_of(factor)));
+  }
+  set_decay(slot, decayed);
+  slots_.push_back(std::move(slot));
+}
+
+// Methods without persistent factors (full, whose θ is W; frames) decay W itself.
+void Optimizer::set_decay(Slot& slot, bool decayed) const {
+  const OptimizerSpec& spec = settings_.spec;
+  if (!decayed || slot.trained == 0) return;
+  slot.coupled = spec.coupled_decay;
+  slot.decoupled = spec.decoupled_decay;
+  const Factors theta = slot.projector->factors();
+  slot.decays_weight = theta.empty() || spec.decay_on == DecayOn::weight;
+  if (theta.empty() && spec.decay_on_given && spec.decay_on == DecayOn::factors &&
+      slot.projector->refresh_every() > 0) {
+    throw std::invalid_argument("decay_on=factors: the projector of '" + slot.name +
+                                "' keeps no factors between steps; there are initial, weight");
+  }
+  if (slot.decoupled > 0 && spec.decay_on == DecayOn::initial) {
+    slot.anchor = slot.decays_weight ? Factors{*slot.weight} : theta;
+  }
+}
+
+Optimizer::Slot& Optimizer::find(const std::string& name) {
+  for (Slot& slot : slots_) {
+    if (slot.name == name) return slot;
+  }
+  throw std::invalid_argument("Optimizer: no parameter '" + name + "'" +
+                              did_you_mean(name, names()));
+}
+
+std::vector<std::string> Optimizer::names() const {
+  std::vector<std::string> all;
+  for (const Slot& slot : slots_) all.push_back(slot.name);
+  return all;
+}
+
+Projector& Optimizer::projector(const std::string& name) { return *find(name).projector; }
+
+const Observation& Optimizer::observation(const std::string& name) const {
+  return const_cast<Optimizer*>(this)->find(name).observation;
+}
+
+double Optimizer::lr() const { return settings_.lr * settings_.schedule(step_, settings_.steps); }
+
+void Optimizer::collect(const std::string& name, const Gradient& g, double share) {
+  Slot& slot = find(name);
+  require_shape("Optimizer::collect", name.c_str(), g.shape(), shape_of(*slot.weight));
+  if (!slot.collected) {
+    const Changes changes = slot.projector->refresh(g, site(slot));
+    for (std::size_t k = 0; k < changes.size() && !slot.moments_on_weight; ++k) {
+      if (changes[k]) transport_moments(settings_.spec.transport, *changes[k], slot.moments[k]);
+    }
+    slot.projected.clear();
+    slot.gradient = Gradient(g.shape());
+  }
+  if (keeps_gradient(slot)) slot.gradient.add(g, share);
+  if (!slot.moments_on_weight || observing_ || std::isfinite(settings_.clip)) {
+    Factors more = slot.projector->project(g, *slot.weight);
+    if (slot.projected.empty()) {
+      slot.projected = std::move(more);
+      if (share != 1) {
+        for (Matrix& factor : slot.projected) scale(factor, share);
+      }
+    } else {
+      for (std::size_t k = 0; k < more.size(); ++k) axpy(slot.projected[k], share, more[k]);
+    }
+  }
+  slot.collected = true;
+}
+
+double Optimizer::clip_factor() const {
+  if (!std::isfinite(settings_.clip)) return 1;
+  double squares = 0;
+  for (const Slot& slot : slots_) {
+    for (const Matrix& factor : slot.projected) squares += squared_norm(factor);
+  }
+  const double norm = std::sqrt(squares);
+  return norm > settings_.clip ? settings_.clip / norm : 1;
+}
+
+// rule(Jᵀ G), or Jᵀ rule(G) where the moments live on the weight; with what is coupled to the
+// gradient.
+Factors Optimizer::direction(Slot& slot, double clip) const {
+  if (slot.moments_on_weight) {
+    Matrix g = slot.gradient.materialize();
+    if (clip != 1) scale(g, clip);
+    if (slot.coupled > 0) axpy(g, slot.coupled, *slot.weight);
+    settings_.spec.rule.apply(g, slot.moments[0]);
+    return slot.projector->project(Gradient::dense(std::move(g)), *slot.weight);
+  }
+  Factors out = slot.projected;
+  Factors pull;  // of coupled decay: θ, or Jᵀ W where W itself decays
+  if (slot.coupled > 0) {
+    pull = slot.decays_weight ? slot.projector->project(Gradient::dense(*slot.weight), *slot.weight)
+                              : slot.projector->factors();
+  }
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    if (clip != 1) scale(out[k], clip);
+    if (!pull.empty()) axpy(out[k], slot.coupled, pull[k]);
+    settings_.spec.rule.apply(out[k], slot.moments[k]);
+  }
+  return out;
+}
+
+// Decoupled: −lr λ (θ − θ₀) joins the change of the factors; on the weight it is done at once.
+void Optimizer::decay(Slot& slot, Factors& direction, double lr) const {
+  if (slot.decoupled == 0) return;
+  if (slot.decays_weight) {
+    scale(*slot.weight, 1 - lr * slot.decoupled);
+    if (!slot.anchor.empty()) axpy(*slot.weight, lr * slot.decoupled, slot.anchor[0]);
+    return;
+  }
+  const Factors theta = slot.projector->factors();
+  for (std::size_t k = 0; k < direction.size(); ++k) {
+    const double rate = lr * slot.projector->rate(k) * slot.decoupled;
+    axpy(direction[k], -rate, theta[k]);
+    if (!slot.anchor.empty()) axpy(direction[k], rate, slot.anchor[k]);
+  }
+}
+
+void Optimizer::observe_gradient(Slot& slot) const {
+  Observation& seen = slot.observation;
+  seen = {};
+  seen.gradient = squared_norm(slot.gradient);
+  Matrix tangent = zeros(shape_of(*slot.weight));
+  slot.projector->lift(slot.projected, tangent);  // JJᵀG
+  seen.tangent = squared_norm(tangent);
+  seen.inner = dot(slot.gradient, tangent);
+}
+
+void Optimizer::advance(Slot& slot, double clip, double lr) {
+  if (observing_) observe_gradient(slot);
+  Factors u = direction(slot, clip);
+  for (std::size_t k = 0; k < u.size(); ++k) scale(u[k], -lr * slot.projector->rate(k));
+  const Matrix before = observing_ ? *slot.weight : Matrix();
+  decay(slot, u, lr);
+  Matrix lifted;
+  Matrix decayed;
+  if (observing_) {
+    decayed = *slot.weight;
+    lifted = zeros(shape_of(decayed));
+    slot.projector->lift(u, lifted);
+  }
+  slot.projector->retract({slot.gradient, slot.projected, u, lr}, slot.weight);
+  if (!observing_) return;
+  slot.observation.update = squared_norm(difference(*slot.weight, before));
+  slot.observation.lifted = squared_norm(lifted);
+  if (slot.projector->linear()) return;
+  Matrix moved = difference(*slot.weight, decayed);
+  axpy(moved, -1, lifted);
+  slot.observation.remainder = squared_norm(moved);
+}
+
+void Optimizer::step() {
+  const double clip = clip_factor();
+  const double rate = lr();
+  observation_ = observing_ ? Observation{} : observation_;
+  for (Slot& slot : slots_) {
+    if (!slot.collected) continue;
+    advance(slot, clip, rate);
+    if (observing_) observation_ += slot.observation;
+    slot.collected = false;
+    slot.gradient = Gradient(shape_of(*slot.weight));  // lets δ and x go
+  }
+  observing_ = false;
+  ++step_;
+}
+
+void Optimizer::fields(const Visit& visit) {
+  const auto number = [&](const std::string& name, std::size_t& value) {
+    Matrix cell = zeros({1, 1});
+    cell(0, 0) = static_cast<Real>(value);
+    visit(name, cell, Role::frozen);
+    value = static_cast<std::size_t>(cell(0, 0));
+  };
+  number("step", step_);
+  for (Slot& slot : slots_) {
+    slot.projector->fields([&](std::string_view name, Matrix& value, Role role) {
+      visit(slot.name + "." + std::string(name), value, role);
+    });
+    for (std::size_t k = 0; k < slot.moments.size(); ++k) {
+      const std::string prefix = slot.name + ".moments." + std::to_string(k);
+      Moments& moments = slot.moments[k];
+      number(prefix + ".step", moments.step);
+      if (moments.first.size() > 0) visit(prefix + ".first", moments.first, Role::frozen);
+      if (moments.second.size() > 0) visit(prefix + ".second", moments.second, Role::frozen);
+    }
+    for (std::size_t k = 0; k < slot.anchor.size(); ++k) {
+      visit(slot.name + ".anchor." + std::to_string(k), slot.anchor[k], Role::frozen);
+    }
+  }
+}
+
+std::size_t Optimizer::state_bytes() const {
+  std::size_t numbers = 0;
+  for (const Slot& slot : slots_) {
+    numbers += slot.frozen;
+    for (const Moments& moments : slot.moments) numbers += moments.size();
+    for (const Matrix& anchor : slot.anchor) numbers += anchor.size();
+  }
+  return numbers * sizeof(Real);
+}
+
+}  // namespace gradview

@@ -1,0 +1,94 @@
+// Optimizer: the one step function. Every method, full rank included, goes through it.
+//
+//     collect   refresh the subspace, project G, add up; δ and x may go as soon as it returns
+//     step      clip over all factors, apply the rule and the decay, retract
+#pragma once
+
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gradview/optim/observation.hpp"
+#include "gradview/optim/optimizer_spec.hpp"
+#include "gradview/optim/schedule.hpp"
+#include "gradview/projections/projector.hpp"
+
+namespace gradview {
+
+class Optimizer {
+ public:
+  struct Settings {
+    OptimizerSpec spec;
+    double lr = 0;
+    Schedule schedule = constant_schedule;
+    std::size_t steps = 0;  // the length that the schedule is stretched to
+    std::uint64_t seed = 0;
+    double clip =
+        std::numeric_limits<double>::infinity();  // largest norm of all factor gradients together
+  };
+  explicit Optimizer(Settings settings);
+
+  // `weight` must outlive the optimizer. Vectors (biases) are 1 x n under full and are not decayed.
+  void add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
+           bool before_softmax = false, bool decayed = true);
+
+  // Adds share · g to the gradient of this step. Throws std::invalid_argument on an unknown name or
+  // another shape.
+  void collect(const std::string& name, const Gradient& g, double share = 1);
+  void step();
+
+  double lr() const;  // of the step to come, after the schedule
+  std::size_t steps_done() const { return step_; }
+
+  void observe() { observing_ = true; }  // the step to come; call before its first collect
+  const Observation& observation() const { return observation_; }  // of the last observed step
+  const Observation& observation(const std::string& name) const;
+
+  Projector& projector(const std::string& name);
+  std::vector<std::string> names() const;
+
+  // All state that outlives a step, by name ("fc1.weight.u", "fc1.weight.u.first" …): for
+  // checkpoints.
+  void fields(const Visit& visit);
+  std::size_t state_bytes()
+      const;  // moments, anchors of decay, and projectors' frozen state; not the factors
+
+ private:
+  struct Slot {
+    std::string name;
+    Matrix* weight;
+    std::unique_ptr<Projector> projector;
+    bool before_softmax;
+    std::size_t trained;        // numbers in the factors
+    std::size_t frozen;         // numbers of frozen state
+    double coupled, decoupled;  // decay of this matrix
+    bool decays_weight;         // the decay acts on W
+    bool moments_on_weight;
+    std::vector<Moments> moments;  // per factor, or one for the weight
+    Factors anchor;                // θ₀, for decay towards it
+    // of the step under way:
+    bool collected = false;
+    Factors projected;
+    Gradient gradient;
+    Observation observation;
+  };
+
+  Slot& find(const std::string& name);
+  Site site(const Slot& slot) const;
+  void set_decay(Slot& slot, bool decayed) const;
+  bool keeps_gradient(const Slot& slot) const { return slot.moments_on_weight || observing_; }
+  double clip_factor() const;
+  Factors direction(Slot& slot, double clip) const;
+  void decay(Slot& slot, Factors& direction, double lr) const;
+  void advance(Slot& slot, double clip, double lr);
+  void observe_gradient(Slot& slot) const;
+
+  Settings settings_;
+  std::vector<Slot> slots_;
+  std::size_t step_ = 0;
+  bool observing_ = false;
+  Observation observation_;
+};
+
+}  // namespace gradview

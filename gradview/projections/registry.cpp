@@ -1,0 +1,67 @@
+#include "gradview/projections/registry.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "gradview/core/text.hpp"
+#include "gradview/projections/additive.hpp"
+#include "gradview/projections/bitfit.hpp"
+#include "gradview/projections/full.hpp"
+#include "gradview/projections/lora.hpp"
+#include "gradview/projections/lora_fa.hpp"
+#include "gradview/projections/random.hpp"
+
+namespace gradview {
+namespace {
+
+std::vector<Method>& registry() {
+  static std::vector<Method> methods{
+      method<Full>("full", "full-rank training, the trivial projector", {"full"}),
+      method<BitFit>("bitfit", "only the biases are trained", {"bitfit"}),
+      method<Lora>("lora", "low-rank adaptation, ΔW = s u v",
+                   {"lora:rank=3,alpha=5", "lora:rank=2,alpha=3,scaling=rslora",
+                    "lora:rank=3,alpha=7,init=symmetric", "lora:rank=2,alpha=5,init=gaussian"}),
+      method<LoraFa>("lora_fa", "LoRA with its right factor frozen at random",
+                     {"lora_fa:rank=3,alpha=5"}),
+      method<Random>("random", "random frames redrawn every step, full-rank in the mean",
+                     {"random:rank=3", "random:rank=2,family=rademacher,refresh_every=3",
+                      "random:rank=3,family=haar,refresh_every=0", "random:rank=2,sides=left",
+                      "random:rank=3,sides=right,family=haar", "random:rank=2,normalise=raw"}),
+      method<Additive>("additive", "ΔW as a sum of row and column terms, in blocks for rank > 1",
+                       {"additive", "additive:rank=3", "additive:rank=2,frames=raw"}),
+  };
+  return methods;
+}
+
+}  // namespace
+
+const std::vector<Method>& projectors() { return registry(); }
+
+void register_projector(Method method) {
+  for (const Method& other : registry()) {
+    if (other.name == method.name) {
+      throw std::invalid_argument("register_projector: the name '" + method.name + "' is taken");
+    }
+  }
+  registry().push_back(std::move(method));
+}
+
+const Method& find_projector(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Method& method : projectors()) {
+    if (method.name == name) return method;
+    names.push_back(method.name);
+  }
+  throw std::invalid_argument("no projector '" + name + "'; there are " + join(names, ", ") +
+                              did_you_mean(name, names));
+}
+
+std::unique_ptr<Projector> make_projector(const Spec& spec, const Site& site) {
+  return find_projector(spec.name).make(spec, site);
+}
+
+Count count_numbers(const Spec& spec, Shape shape) {
+  return find_projector(spec.name).count(spec, shape);
+}
+
+}  // namespace gradview
