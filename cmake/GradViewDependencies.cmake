@@ -1,23 +1,29 @@
-# Libraries by role. Public: what our headers include. Private: what only our sources use; never exported by path.
+# What a program that links GradView needs, by role; read by our build and by the installed package alike.
+#   in our headers:  xtensor, Threads::Threads
+#   at link time:    gradview::private_dependencies (used by our sources only; found again on the user's machine)
 find_package(Threads REQUIRED)
 find_package(xtensor REQUIRED)
 find_package(fmt REQUIRED)
-find_package(nlohmann_json REQUIRED)
-find_package(Boost REQUIRED COMPONENTS program_options)
 find_package(ZLIB REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
-find_path(RANDOM123_INCLUDE_DIR Random123/philox.h REQUIRED)
-find_path(XTENSOR_BLAS_INCLUDE_DIR xtensor-blas/xlinalg.hpp REQUIRED)
-find_path(CBLAS_INCLUDE_DIR cblas.h REQUIRED PATH_SUFFIXES openblas openblas-pthread)
-find_library(CBLAS_LIBRARY NAMES openblas cblas REQUIRED)
-find_library(LAPACK_LIBRARY NAMES lapack openblas REQUIRED)
+find_package(Boost QUIET CONFIG COMPONENTS program_options)  # CMake 4 has no module for it any more
+if(NOT Boost_FOUND)
+  find_package(Boost REQUIRED COMPONENTS program_options)
+endif()
 
-add_library(gradview_public_dependencies INTERFACE)
-target_link_libraries(gradview_public_dependencies INTERFACE xtensor Threads::Threads)
+# OpenBLAS brings LAPACK along; two variants of BLAS in one program are never mixed.
+find_library(GRADVIEW_CBLAS_LIBRARY NAMES openblas cblas DOC "BLAS with the C interface")
+if(NOT GRADVIEW_CBLAS_LIBRARY)
+  message(FATAL_ERROR "gradview: neither libopenblas nor libcblas was found (set GRADVIEW_CBLAS_LIBRARY)")
+endif()
+set(GRADVIEW_BLAS_LIBRARIES ${GRADVIEW_CBLAS_LIBRARY})
+if(NOT GRADVIEW_CBLAS_LIBRARY MATCHES "openblas")
+  find_library(GRADVIEW_LAPACK_LIBRARY NAMES lapack REQUIRED DOC "LAPACK")
+  list(PREPEND GRADVIEW_BLAS_LIBRARIES ${GRADVIEW_LAPACK_LIBRARY})
+endif()
 
-add_library(gradview_private_dependencies INTERFACE)
-target_include_directories(gradview_private_dependencies SYSTEM INTERFACE ${RANDOM123_INCLUDE_DIR}
-                           ${XTENSOR_BLAS_INCLUDE_DIR} ${CBLAS_INCLUDE_DIR})
-target_link_libraries(gradview_private_dependencies INTERFACE fmt::fmt nlohmann_json::nlohmann_json
-                      Boost::program_options Boost::headers ZLIB::ZLIB OpenSSL::Crypto ${LAPACK_LIBRARY} ${CBLAS_LIBRARY})
-target_compile_definitions(gradview_private_dependencies INTERFACE JSON_USE_IMPLICIT_CONVERSIONS=0)
+if(NOT TARGET gradview::private_dependencies)
+  add_library(gradview::private_dependencies INTERFACE IMPORTED)
+  target_link_libraries(gradview::private_dependencies INTERFACE fmt::fmt Boost::program_options ZLIB::ZLIB
+                        OpenSSL::Crypto ${GRADVIEW_BLAS_LIBRARIES})
+endif()

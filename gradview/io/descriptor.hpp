@@ -50,7 +50,7 @@ Moved move_whole(std::size_t size, Transfer transfer) {
   return {done, 0};
 }
 
-// A regular file open for reading. A FIFO, a device or a folder is refused. All failures are DataError.
+// A regular file open for reading; a FIFO, a device or a folder is refused. Fails with DataError.
 class InputFile {
  public:
   explicit InputFile(std::string path);
@@ -67,8 +67,8 @@ class InputFile {
   std::uint64_t size_ = 0;
 };
 
-// A file that appears under its name only when committed: until then the old one, or none, is there.
-// All failures are IoError. Past RLIMIT_FSIZE that holds only where SIGXFSZ is ignored.
+// A file that appears under its name only when committed: until then the old one, or none, is
+// there. Fails with IoError; beyond RLIMIT_FSIZE only where the program ignores SIGXFSZ.
 class AtomicFile {
  public:
   explicit AtomicFile(std::string path);  // the temporary file is `path`.<process>-<number>.tmp

@@ -42,9 +42,8 @@ std::string sha256_of_file(const std::string& path) {
   const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> hash(EVP_MD_CTX_new(),
                                                                      EVP_MD_CTX_free);
   if (!hash || EVP_DigestInit_ex(hash.get(), EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
-  read_in_parts(path, [&](const char* data, std::size_t size) {
-    EVP_DigestUpdate(hash.get(), data, size);
-  });
+  read_in_parts(
+      path, [&](const char* data, std::size_t size) { EVP_DigestUpdate(hash.get(), data, size); });
   unsigned char digest[32];
   EVP_DigestFinal_ex(hash.get(), digest, nullptr);
   std::string text;

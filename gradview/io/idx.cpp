@@ -1,4 +1,5 @@
-// IDX on zlib's inflate: unlike gzread it tells a missing trailer, a second member and an end apart.
+// IDX on zlib's inflate: unlike gzread it tells a missing trailer, a second member and an end
+// apart.
 #include "gradview/io/idx.hpp"
 
 #include <zlib.h>
@@ -64,7 +65,8 @@ class ByteStream {
     const int status = inflate(&stream_, Z_NO_FLUSH);
     if (status == Z_BUF_ERROR) fail("the gzip stream is cut off, expected its end and checksum");
     if (status != Z_OK && status != Z_STREAM_END) {
-      fail(std::string("the gzip stream is damaged: ") + (stream_.msg ? stream_.msg : "zlib error"));
+      fail(std::string("the gzip stream is damaged: ") +
+           (stream_.msg ? stream_.msg : "zlib error"));
     }
     if (status == Z_OK) return;
     ended_ = true;

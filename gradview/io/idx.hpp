@@ -1,5 +1,6 @@
 // IDX, the format of MNIST and its kin: arrays of unsigned bytes, plain or inside gzip.
-// Two zero bytes, the type 0x08, the rank, each dimension as a big-endian 32-bit number, the values.
+// Two zero bytes, the type 0x08, the rank, each dimension as a big-endian 32-bit number, the
+// values.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,7 @@
 namespace gradview {
 
 struct IdxArray {
-  std::vector<std::size_t> shape;     // 1 to 4 dimensions
+  std::vector<std::size_t> shape;    // 1 to 4 dimensions
   std::vector<std::uint8_t> values;  // row-major
 };
 

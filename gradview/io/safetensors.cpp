@@ -15,14 +15,12 @@ namespace {
 
 const std::string real_dtype = sizeof(Real) == 4 ? "F32" : "F64";
 
-Real from_bfloat16(std::uint16_t bits) {
-  return std::bit_cast<float>(std::uint32_t{bits} << 16);
-}
+Real from_bfloat16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 
 Real from_float16(std::uint16_t bits) {
   const std::uint32_t sign = (bits & 0x8000U) << 16, rest = bits & 0x7fffU;
-  std::uint32_t magnitude = (rest << 13) + (112U << 23);                              // normal
-  if (rest >= 0x7c00U) magnitude = 0x7f800000U | (rest & 0x3ffU) << 13;               // inf, nan
+  std::uint32_t magnitude = (rest << 13) + (112U << 23);                                // normal
+  if (rest >= 0x7c00U) magnitude = 0x7f800000U | (rest & 0x3ffU) << 13;                 // inf, nan
   if (rest < 0x400U) magnitude = std::bit_cast<std::uint32_t>(float(rest) * 0x1p-24F);  // subnormal
   return std::bit_cast<float>(sign | magnitude);
 }
@@ -42,7 +40,7 @@ void read_as(const InputFile& file, std::uint64_t offset, std::size_t count, Rea
 
 void require_within(const Tensor& t, std::size_t first, std::size_t count) {
   if (first <= t.size() && count <= t.size() - first) return;
-  throw std::invalid_argument("tensor '" + t.name + "' of shape " + to_string(t.shape) +
+  throw std::invalid_argument("tensor " + quoted_name(t.name) + " of shape " + to_string(t.shape) +
                               " has no " + std::to_string(count) + " elements from " +
                               std::to_string(first));
 }
@@ -103,15 +101,15 @@ void SafetensorsReader::read(const Tensor& t, std::size_t first, std::size_t cou
   } else if (t.dtype == "BF16") {
     read_as<std::uint16_t>(file_, offset, count, out, from_bfloat16);
   } else {
-    throw DataError(path() + ": tensor '" + t.name + "' has dtype " + t.dtype +
+    throw DataError(path() + ": tensor " + quoted_name(t.name) + " has dtype " + t.dtype +
                     ", expected F64, F32, F16 or BF16");
   }
 }
 
 Matrix SafetensorsReader::matrix(const Tensor& t) const {
   if (t.shape.size() != 2) {
-    throw DataError(path() + ": tensor '" + t.name + "' has shape " + to_string(t.shape) +
-                    ", expected two dimensions");
+    throw DataError(path() + ": tensor " + quoted_name(t.name) + " has shape " +
+                    to_string(t.shape) + ", expected two dimensions");
   }
   Matrix values = uninitialized({t.shape[0], t.shape[1]});
   read(t, 0, t.size(), values.data());
@@ -124,7 +122,7 @@ SafetensorsWriter::SafetensorsWriter(std::string path, const Shapes& tensors,
   for (const auto& [name, shape] : tensors) {
     const bool fresh = slots_.try_emplace(name, Slot{{name, real_dtype, shape}}).second;
     if (!fresh || name == "__metadata__" || !bits_in(shape, 8 * sizeof(Real))) {
-      throw std::invalid_argument("safetensors: tensor '" + name + "' of shape " +
+      throw std::invalid_argument("safetensors: tensor " + quoted_name(name) + " of shape " +
                                   to_string(shape) + " is a duplicate, reserved or too large");
     }
   }
@@ -144,7 +142,8 @@ SafetensorsWriter::SafetensorsWriter(std::string path, const Shapes& tensors,
 SafetensorsWriter::Slot& SafetensorsWriter::slot(std::string_view name) {
   const auto found = slots_.find(name);
   if (found != slots_.end()) return found->second;
-  throw std::invalid_argument(file_.path() + ": no tensor '" + std::string(name) + "' was declared");
+  throw std::invalid_argument(file_.path() + ": no tensor '" + std::string(name) +
+                              "' was declared");
 }
 
 void SafetensorsWriter::write(std::string_view name, std::size_t first, const Real* values,

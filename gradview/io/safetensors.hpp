@@ -1,5 +1,6 @@
-// safetensors, the tensor files of Hugging Face (github.com/huggingface/safetensors): read in parts,
-// written in parts. u64 length of the header · the header, JSON · the values, packed, little-endian.
+// safetensors, the tensor files of Hugging Face (github.com/huggingface/safetensors): read in
+// parts, written in parts. u64 length of the header · the header, JSON · the values, packed,
+// little-endian.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +18,8 @@
 namespace gradview {
 
 struct Tensor {
-  std::string name, dtype;         // dtype as the file says it: "F32", "BF16", "I64", …
-  std::vector<std::size_t> shape;  // {} for a single number
+  std::string name, dtype;           // dtype as the file says it: "F32", "BF16", "I64", …
+  std::vector<std::size_t> shape;    // {} for a single number
   std::uint64_t begin = 0, end = 0;  // bytes, from the first one after the header
 
   std::size_t size() const;  // elements
@@ -28,8 +29,8 @@ using Metadata = std::map<std::string, std::string>;
 
 std::string to_string(const std::vector<std::size_t>& shape);  // "[3, 4]"
 
-// Keeps the file open and reads what is asked for, so a file may be larger than memory. DataError on
-// every file that the format's own reader rejects, on duplicate or unknown keys, and on an IO error.
+// Keeps the file open and reads what is asked for, so a file may be larger than memory. DataError
+// on all that the format's own reader rejects, on duplicate or unknown keys, and if a read fails.
 class SafetensorsReader {
  public:
   explicit SafetensorsReader(const std::string& path);
@@ -53,7 +54,7 @@ class SafetensorsReader {
 };
 
 // Writes tensors of Real (F32, or F64 where Real is double) in any order and in parts. The file
-// appears under its name at commit(); without it nothing is left. IoError where it cannot be written.
+// appears under its name at commit(); without it nothing is left. IoError if a write fails.
 class SafetensorsWriter {
  public:
   using Shapes = std::vector<std::pair<std::string, std::vector<std::size_t>>>;

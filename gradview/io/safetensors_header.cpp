@@ -1,14 +1,15 @@
-// The header of safetensors, on the event parser of nlohmann's JSON: it does not recurse, and a value
-// in the wrong place ends it, so neither depth nor size of a hostile header costs more than its bytes.
+// The header of safetensors, on the event parser of nlohmann's JSON: it does not recurse, and a
+// value in the wrong place ends it, so neither depth nor size of a hostile header costs more than
+// its bytes.
 #include "gradview/io/safetensors_header.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <set>
 #include <stdexcept>
+#include <utility>
 
 #include "gradview/core/error.hpp"
 
@@ -22,20 +23,13 @@ using nlohmann::json;
 
 std::optional<std::uint64_t> bits_of(std::string_view dtype) {
   static const std::map<std::string_view, std::uint64_t> bits = {
-      {"BOOL", 8},     {"F4", 4},           {"F6_E2M3", 6},     {"F6_E3M2", 6}, {"U8", 8},
-      {"I8", 8},       {"F8_E5M2", 8},      {"F8_E4M3", 8},     {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
-      {"I16", 16},     {"F8_E5M2FNUZ", 8},  {"U16", 16},        {"F16", 16},    {"BF16", 16},
-      {"I32", 32},     {"U32", 32},         {"F32", 32},        {"C64", 64},    {"F64", 64},
-      {"I64", 64},     {"U64", 64}};
+      {"BOOL", 8}, {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+      {"I8", 8},   {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+      {"I16", 16}, {"F8_E5M2FNUZ", 8}, {"U16", 16},    {"F16", 16},    {"BF16", 16},
+      {"I32", 32}, {"U32", 32},        {"F32", 32},    {"C64", 64},    {"F64", 64},
+      {"I64", 64}, {"U64", 64}};
   const auto found = bits.find(dtype);
   return found == bits.end() ? std::nullopt : std::optional(found->second);
-}
-
-// For an error message of one short line, whatever the name holds.
-std::string shown(std::string_view name) {
-  std::string text(name.substr(0, 80));
-  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');
-  return "'" + text + (name.size() > 80 ? "…'" : "'");
 }
 
 class HeaderParser : public nlohmann::json_sax<json> {
@@ -69,7 +63,8 @@ class HeaderParser : public nlohmann::json_sax<json> {
 
   bool end_object() override {
     if (place_ == Place::tensor && keys_.size() < 3) {
-      return fail("tensor " + shown(tensor_->name) + " lacks one of dtype, shape, data_offsets");
+      return fail("tensor " + quoted_name(tensor_->name) +
+                  " lacks one of dtype, shape, data_offsets");
     }
     return go(place_ == Place::header ? Place::end : Place::header);
   }
@@ -99,7 +94,8 @@ class HeaderParser : public nlohmann::json_sax<json> {
     if (place_ == Place::metadata) {
       metadata[key_] = std::move(value);
     } else if (place_ == Place::tensor && key_ == "dtype") {
-      if (!bits_of(value)) return fail("has an unknown dtype " + shown(value) + " at " + where());
+      if (!bits_of(value))
+        return fail("has an unknown dtype " + quoted_name(value) + " at " + where());
       tensor_->dtype = std::move(value);
     } else {
       return wrong("a string");
@@ -110,7 +106,9 @@ class HeaderParser : public nlohmann::json_sax<json> {
   bool null() override { return wrong("null"); }
   bool boolean(bool) override { return wrong("a boolean"); }
   bool number_integer(std::int64_t) override { return wrong("a negative number"); }
-  bool number_float(double, const std::string&) override { return wrong("not a 64-bit integer"); }
+  bool number_float(double, const std::string&) override {
+    return wrong("a fraction or too large a number");
+  }
   bool binary(json::binary_t&) override { return wrong("binary data"); }
   bool parse_error(std::size_t position, const std::string&, const json::exception&) override {
     return fail("is not valid JSON at byte " + std::to_string(position));
@@ -125,17 +123,19 @@ class HeaderParser : public nlohmann::json_sax<json> {
   }
 
   std::string where() const {
-    if (place_ <= Place::header) return shown(key_);
-    return shown((tensor_ ? tensor_->name : "__metadata__") + "." + key_);
+    if (place_ <= Place::header) return quoted_name(key_);
+    return quoted_name((tensor_ ? tensor_->name : "__metadata__") + "." + key_);
   }
 
   bool wrong(const char* got) const {
-    const bool number = place_ == Place::shape || place_ == Place::offsets;
-    const bool text = place_ == Place::metadata || key_ == "dtype";
-    const char* expected = number                                     ? "an unsigned integer"
-                           : place_ <= Place::header ? "an object"
-                           : text                    ? "a string"
-                                                     : "an array";
+    const char* expected = "an array";
+    if (place_ <= Place::header) {
+      expected = "an object";
+    } else if (place_ == Place::shape || place_ == Place::offsets) {
+      expected = "an unsigned integer";
+    } else if (place_ == Place::metadata || key_ == "dtype") {
+      expected = "a string";
+    }
     return fail(std::string("has ") + got + " at " + where() + ", expected " + expected);
   }
 
@@ -155,7 +155,7 @@ class HeaderParser : public nlohmann::json_sax<json> {
 
 void check_extent(const std::string& path, const Tensor& t) {
   const auto bits = bits_in(t.shape, *bits_of(t.dtype));
-  const std::string who = path + ": tensor " + shown(t.name);
+  const std::string who = path + ": tensor " + quoted_name(t.name);
   if (t.end < t.begin) throw DataError(who + " ends before it begins");
   if (!bits) throw DataError(who + " has more elements than 64 bits can count");
   if (*bits % 8 != 0) throw DataError(who + " does not fill whole bytes");
@@ -176,18 +176,25 @@ void check_cover(const std::string& path, const std::vector<Tensor>& tensors,
   std::uint64_t end = 0;
   for (const Tensor* t : order) {
     if (t->begin != end) {
-      throw DataError(path + ": tensor " + shown(t->name) + " begins at byte " +
+      throw DataError(path + ": tensor " + quoted_name(t->name) + " begins at byte " +
                       std::to_string(t->begin) + ", expected " + std::to_string(end));
     }
     end = t->end;
   }
   if (end != data_size) {
-    throw DataError(path + ": holds " + std::to_string(data_size) +
-                    " bytes of values, expected " + std::to_string(end));
+    throw DataError(path + ": holds " + std::to_string(data_size) + " bytes of values, expected " +
+                    std::to_string(end));
   }
 }
 
 }  // namespace
+
+std::string quoted_name(std::string_view name) {
+  std::string text(name.substr(0, 80));
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');
+  return "'" + text + (name.size() > 80 ? "…'" : "'");
+}
 
 std::optional<std::uint64_t> bits_in(const std::vector<std::size_t>& shape,
                                      std::uint64_t bits_each) {
@@ -201,7 +208,8 @@ std::optional<std::uint64_t> bits_in(const std::vector<std::size_t>& shape,
 
 SafetensorsHeader parse_safetensors_header(const std::string& path, std::string_view text,
                                            std::uint64_t data_size) {
-  if (text.empty() || text[0] != '{') throw DataError(path + ": the header does not start with '{'");
+  if (text.empty() || text[0] != '{')
+    throw DataError(path + ": the header does not start with '{'");
   // nlohmann takes a zero byte for the end and would skip whatever comes after it.
   if (text.find('\0') != text.npos) throw DataError(path + ": the header has a zero byte");
   HeaderParser parser(path);

@@ -1,5 +1,6 @@
 // The JSON header of a safetensors file: read with every rule of the format checked, and written.
-// {"__metadata__": {string: string}, "name": {"dtype": …, "shape": […], "data_offsets": [begin, end]}}
+// {"__metadata__": {string: string}, "name": {"dtype": …, "shape": […], "data_offsets": [begin,
+// end]}}
 #pragma once
 
 #include <cstdint>
@@ -28,5 +29,8 @@ std::string format_safetensors_header(const SafetensorsHeader& header);
 // Bits in `shape`, nothing where that is no 64-bit number.
 std::optional<std::uint64_t> bits_in(const std::vector<std::size_t>& shape,
                                      std::uint64_t bits_each);
+
+// 'name' for a message of one short line, whatever the name holds.
+std::string quoted_name(std::string_view name);
 
 }  // namespace gradview

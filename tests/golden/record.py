@@ -3,22 +3,25 @@
     python tests/golden/record.py [OUT.safetensors]         torch==2.13.0, safetensors
 
 The problem is a two-layer network, logits = tanh(x W1ᵀ) W2ᵀ with soft targets y and softmax
-cross-entropy, in float64 on one thread. Its weights are written as differentiable expressions of the
-factors (W = W0 + s u v …), the gradients of the factors come from autograd and their steps from
+cross-entropy, in float64 on one thread. Its weights are written as differentiable expressions of
+the factors (W = W0 + s u v …), the gradients of the factors come from autograd and their steps from
 torch.optim: LoRA as everybody trains it. GradView sees the gradient of W alone.
 
-Every tensor has two dimensions. `x`, `y` and `start.NAME` (the weights) are shared by the cases; of a
-case CASE there are CASE.loss [1, 501] before each step and after the last, and for each weight the
-rows of CASE.NAME, CASE.NAME.u and CASE.NAME.v [6, size], flattened, after KEPT steps. The metadata's
-`cases` has one line per case: its name and what the columns of COLUMNS say.
+Every tensor has two dimensions. `x`, `y` and `start.NAME` (the weights) are shared by the cases; of
+a case CASE there are CASE.loss [1, 501], before each step and after the last, and for each weight
+CASE.NAME, CASE.NAME.u and CASE.NAME.v [6, size]: a row after each of KEPT steps, flattened. The
+metadata's `cases` has one line per case: its name and what the columns of COLUMNS say.
 """
 
 import dataclasses
+import functools
+import json
 import math
 import pathlib
 import random
 import sys
 
+import safetensors.torch
 import torch
 from torch.optim import SGD, Adam, AdamW
 
@@ -30,6 +33,7 @@ HEAD = "fc2.weight"  # before the softmax: the columns of its gradient sum to ze
 RANK, ALPHA = 3, 5.0
 SCALES = {"standard": ALPHA / RANK, "rslora": ALPHA / math.sqrt(RANK)}
 COLUMNS = "projector optimizer lr schedule clip accumulate"
+BETAS = {"betas": (0.8, 0.99), "eps": 1e-6}
 FILE = pathlib.Path(__file__).with_name("torch.safetensors")
 
 
@@ -91,7 +95,7 @@ def lora(scale, live=False, trains_v=True):
 
 
 def additive(rank):
-    """W = W0 + u J_n + J_mᵀ v with rows of J of unit length; v of the head has no gradient at rank 1."""
+    """W = W0 + u J_n + J_mᵀ v, rows of J of unit length; at rank 1 the head's v has no gradient."""
 
     def frame(d):
         j = torch.eye(rank, dtype=torch.float64).repeat(1, -(-d // rank))[:, :d]
@@ -110,23 +114,23 @@ def cases():
     rules = {  # name: GradView's spec, torch's class and arguments, lr
         "sgd": ("sgd", SGD, {}, 0.05),
         "momentum": ("sgd:momentum=0.9", SGD, {"momentum": 0.9}, 0.01),
-        "nesterov": ("sgd:momentum=0.9,nesterov=true", SGD, {"momentum": 0.9, "nesterov": True}, 0.01),
+        "nesterov": (
+            "sgd:momentum=0.9,nesterov=true",
+            SGD,
+            {"momentum": 0.9, "nesterov": True},
+            0.01,
+        ),
         "decay": ("sgd:weight_decay=0.02", SGD, {"weight_decay": 0.02}, 0.05),
         "adam": ("adam", Adam, {}, 0.003),
-        "betas": (
-            "adam:beta1=0.8,beta2=0.98,eps=1e-06",
-            Adam,
-            {"betas": (0.8, 0.98), "eps": 1e-6},
-            0.003,
-        ),
+        "betas": ("adam:beta1=0.8,beta2=0.99,eps=1e-06", Adam, BETAS, 0.002),
         "adamw": ("adamw:weight_decay=0.1", AdamW, {"weight_decay": 0.1}, 0.003),
     }
     made = []
 
     def add(name, projector, weights, rule, **more):
         spec, optimizer, arguments, lr = rules[rule]
-        step = lambda parameters: optimizer(parameters, lr=lr, **arguments)
-        made.append(Case(name, projector, weights, spec, step, lr, **more))
+        rule = functools.partial(optimizer, lr=lr, **arguments)
+        made.append(Case(name, projector, weights, spec, rule, lr, **more))
 
     spec = f"lora:rank={RANK},alpha={ALPHA:g}"
     standard = lora(SCALES["standard"])
@@ -172,7 +176,8 @@ def train(case, x, y, start):
             for name, (tensors, weight) in made.items():
                 now = {name: weight(), **{f"{name}.{f}": t for f, t in tensors.items() if f != "w"}}
                 for key, value in now.items():
-                    kept.setdefault(f"{case.name}.{key}", []).append(value.detach().flatten().clone())
+                    row = value.detach().flatten().clone()
+                    kept.setdefault(f"{case.name}.{key}", []).append(row)
         if math.isfinite(case.clip):
             clip(parameters, case.clip)
         optimizer.step()
@@ -202,8 +207,14 @@ def record():
     return tensors, metadata
 
 
-if __name__ == "__main__":
-    from safetensors.torch import save_file
+def save(path, tensors, metadata):
+    """As safetensors does, with the header in order of name: the same bytes every time."""
+    file = safetensors.torch.save(tensors, metadata)
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    pathlib.Path(path).write_bytes(len(header).to_bytes(8, "little") + header + file[end:])
 
-    tensors, metadata = record()
-    save_file(tensors, sys.argv[1] if len(sys.argv) > 1 else FILE, metadata)
+
+if __name__ == "__main__":
+    save(sys.argv[1] if len(sys.argv) > 1 else FILE, *record())

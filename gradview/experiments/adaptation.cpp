@@ -1,0 +1,128 @@
+#include "gradview/experiments/adaptation.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <regex>
+#include <stdexcept>
+
+#include "gradview/core/text.hpp"
+#include "gradview/projections/registry.hpp"
+
+namespace gradview {
+namespace {
+
+std::regex compile(const std::string& flag, const std::string& pattern) {
+  try {
+    return std::regex(pattern);
+  } catch (const std::regex_error&) {
+    throw std::invalid_argument(flag + " '" + pattern + "' is not a regular expression");
+  }
+}
+
+void require_match(const std::string& flag, const std::string& pattern, const std::regex& regex,
+                   const Weights& weights) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : weights) {
+    if (value.shape()[0] > 1) names.push_back(name);
+  }
+  const auto matches = [&](const std::string& name) { return std::regex_search(name, regex); };
+  if (std::any_of(names.begin(), names.end(), matches)) return;
+  throw std::invalid_argument(flag + " '" + pattern + "' matches no matrix; there are " +
+                              join(names, ", ") + did_you_mean(pattern, names));
+}
+
+// The rank that a spec asks for, where its method has one.
+std::size_t asked_rank(const Spec& spec) {
+  for (const OptionHelp& option : find_projector(spec.name).options) {
+    if (option.key != "rank") continue;
+    const std::string* given = spec.find("rank");
+    return checked_count("option 'rank' of " + spec.name, given ? *given : option.value,
+                         {.least = 1});
+  }
+  return 0;
+}
+
+Planned adapted(Planned planned, const Spec& spec, const Matrix& weight) {
+  planned.projector = spec;
+  planned.trained = count_numbers(spec, planned.shape).trained;
+  const std::size_t limit = std::min(planned.shape.rows, planned.shape.cols);
+  if (asked_rank(spec) > limit) planned.note = fmt::format("rank capped at {}", limit);
+  const Site site{planned.name, weight, 0, 0, planned.before_softmax};
+  const std::string note = make_projector(spec, site)->note();
+  if (!note.empty()) planned.note += (planned.note.empty() ? "" : "; ") + note;
+  return planned;
+}
+
+}  // namespace
+
+std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
+                          const std::vector<std::string>& before_softmax) {
+  const Method& method = find_projector(adaptation.projector.name);
+  const std::regex target = compile("--target", adaptation.target);
+  require_match("--target", adaptation.target, target, weights);
+  std::vector<std::pair<std::regex, const Override*>> overrides;
+  for (const Override& each : adaptation.overrides) {
+    overrides.emplace_back(compile("--override", each.pattern), &each);
+    require_match("--override", each.pattern, overrides.back().first, weights);
+  }
+  const Spec full{"full", {}};
+  std::vector<Planned> out;
+  bool fits = false;
+  for (const auto& [name, value] : weights) {
+    Planned planned{.name = name, .shape = shape_of(value), .projector = {}, .note = {}};
+    planned.vector = planned.shape.rows == 1;
+    planned.before_softmax =
+        std::find(before_softmax.begin(), before_softmax.end(), name) != before_softmax.end();
+    if (planned.vector) {
+      const bool trained = adaptation.train_biases || method.trains_biases;
+      out.push_back(trained ? adapted(planned, full, value) : planned);
+    } else if (std::regex_search(name, target)) {
+      Spec spec = adaptation.projector;
+      for (const auto& [regex, each] : overrides) {
+        if (std::regex_search(name, regex)) spec = with_options(spec, each->options);
+      }
+      fits = fits || asked_rank(spec) <= std::min(planned.shape.rows, planned.shape.cols);
+      out.push_back(adapted(planned, spec, value));
+    } else {
+      out.push_back(adaptation.train_rest ? adapted(planned, full, value) : planned);
+    }
+  }
+  if (!fits) {
+    throw std::invalid_argument(fmt::format("rank {} of '{}' is above the limit of every matrix",
+                                            asked_rank(adaptation.projector),
+                                            to_string(adaptation.projector)));
+  }
+  return out;
+}
+
+void apply(const std::vector<Planned>& plan, Weights& weights, std::uint64_t seed,
+           Optimizer& optimizer) {
+  for (const Planned& planned : plan) {
+    if (!planned.projector) continue;
+    Matrix& weight = weights[planned.name];
+    const Site site{planned.name, weight, seed, 0, planned.before_softmax};
+    optimizer.add(planned.name, weight, make_projector(*planned.projector, site),
+                  planned.before_softmax, !planned.vector);
+  }
+}
+
+std::size_t trained_numbers(const std::vector<Planned>& plan) {
+  std::size_t sum = 0;
+  for (const Planned& planned : plan) sum += planned.trained;
+  return sum;
+}
+
+std::string describe(const std::vector<Planned>& plan) {
+  std::string text = fmt::format("  {:<24}{:>13}  {:<34}{:>10}  {}\n", "parameter", "shape",
+                                 "projector", "trained", "");
+  for (const Planned& planned : plan) {
+    text +=
+        fmt::format("  {:<24}{:>13}  {:<34}{:>10}  {}\n", planned.name, to_string(planned.shape),
+                    planned.trained > 0 ? to_string(*planned.projector) : "frozen", planned.trained,
+                    planned.note);
+  }
+  return text + fmt::format("  {:<24}{:>13}  {:<34}{:>10}\n", "all", "", "", trained_numbers(plan));
+}
+
+}  // namespace gradview

@@ -1,0 +1,48 @@
+// Adaptation: which projector sits on which weight. A plan is made from names and shapes, then
+// applied.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gradview/experiments/task.hpp"
+#include "gradview/optim/optimizer.hpp"
+
+namespace gradview {
+
+struct Override {
+  std::string pattern;  // a regular expression, searched in the name of a matrix
+  std::vector<std::pair<std::string, std::string>> options;
+};
+
+struct Adaptation {
+  Spec projector;
+  std::string target = ".";  // a regular expression, searched in the names of matrices
+  std::vector<Override> overrides;
+  bool train_rest = false;    // matrices outside the target: under full, or frozen
+  bool train_biases = false;  // vectors: under full, or frozen
+};
+
+struct Planned {
+  std::string name;
+  Shape shape;
+  std::optional<Spec> projector;  // none: frozen
+  bool vector = false;
+  bool before_softmax = false;
+  std::size_t trained = 0;  // numbers
+  std::string note;
+};
+
+// Throws std::invalid_argument where a pattern is malformed or matches nothing, or a rank fits no
+// matrix.
+std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
+                          const std::vector<std::string>& before_softmax);
+void apply(const std::vector<Planned>& plan, Weights& weights, std::uint64_t seed,
+           Optimizer& optimizer);
+
+std::size_t trained_numbers(const std::vector<Planned>& plan);
+std::string describe(
+    const std::vector<Planned>& plan);  // the table of adapted and frozen parameters
+
+}  // namespace gradview

@@ -1,0 +1,197 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "gradview/core/text.hpp"
+#include "gradview/experiments/compare.hpp"
+#include "gradview/experiments/jobs.hpp"
+#include "gradview/projections/registry.hpp"
+
+namespace gradview {
+namespace {
+
+const Range kAtLeastOne{.least = 1, .most = 1e9};
+
+void print_options(const std::vector<OptionHelp>& options) {
+  for (const OptionHelp& option : options) {
+    fmt::print("  {:<16}{:<44}{}\n", option.key, option.value, option.help);
+  }
+}
+
+void require_distinct(const std::string& flag, const std::vector<std::string>& specs) {
+  if (specs.empty()) throw std::invalid_argument(flag + " needs at least one spec");
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    if (std::find(specs.begin(), specs.begin() + static_cast<std::ptrdiff_t>(i), specs[i]) !=
+        specs.begin() + static_cast<std::ptrdiff_t>(i)) {
+      throw std::invalid_argument(flag + " names '" + specs[i] + "' twice");
+    }
+  }
+}
+
+std::vector<Override> read_overrides(const std::vector<std::string>& words,
+                                     const std::vector<std::string>& projectors) {
+  if (words.size() % 2 != 0) {
+    throw std::invalid_argument(
+        "--override takes pairs: a regular expression, then options as in a spec");
+  }
+  std::vector<Override> out;
+  for (std::size_t i = 0; i < words.size(); i += 2) {
+    out.push_back({words[i], parse_options(words[i + 1])});
+    for (const auto& option : out.back().options) {
+      const bool known =
+          std::any_of(projectors.begin(), projectors.end(), [&](const std::string& p) {
+            const auto& options = find_projector(parse_spec(p).name).options;
+            return std::any_of(options.begin(), options.end(),
+                               [&](const OptionHelp& o) { return o.key == option.first; });
+          });
+      if (!known) {
+        throw std::invalid_argument("--override: no projector in this call has an option '" +
+                                    option.first + "'");
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void print_projectors() {
+  for (const Method& method : projectors()) fmt::print("{:<12}{}\n", method.name, method.summary);
+}
+
+void print_projector_help(const std::string& name) {
+  const Method& method = find_projector(name);
+  fmt::print("{} — {}\n", method.name, method.summary);
+  if (!method.options.empty()) fmt::print("\noptions, as in {}:key=value,…\n", method.name);
+  print_options(method.options);
+  const Matrix weight = zeros({8, 6});
+  const auto projector = make_projector({name, {}}, Site{"w", weight});
+  std::vector<std::string> factors;
+  projector->fields([&](std::string_view field, Matrix& value, Role role) {
+    factors.push_back(fmt::format("{} ({}{})", field, role == Role::frozen ? "frozen, " : "",
+                                  to_string(shape_of(value))));
+  });
+  if (!factors.empty()) {
+    fmt::print("\nstate by name, for an 8 x 6 matrix: {}\n", join(factors, ", "));
+  }
+}
+
+void CompareSettings::declare(Flags& flags) {
+  flags.list("projector", projectors, "SPEC",
+             "curves; --list names them, --help-projector NAME tells more");
+  flags.list("optimizer", optimizers, "SPEC",
+             "crossed with the projectors; options in --help-optimizer");
+  flags.text("task", task, "SPEC", "what is learned; --list-tasks");
+  flags.text("shift", context.shift, "SHIFT",
+             "rotate:DEGREES | classes, for fashion (rotate:90 if not given)");
+  flags.text("data", context.data, "DIR",
+             "folder of the data set (if not given: where its package puts it)");
+  flags.text("cache", context.cache, "DIR",
+             "folder for pre-trained networks (if not given: the user's cache)");
+  flags.count("steps", training.steps, kAtLeastOne, "training steps");
+  flags.count("batch-size", training.batch_size, kAtLeastOne, "examples in a step");
+  flags.count("accumulate", training.accumulate, kAtLeastOne,
+              "micro-batches that a step's batch is cut into");
+  flags.text("schedule", training.schedule, "SPEC",
+             "constant | linear | cosine, with :warmup=N,final=F");
+  flags.number("clip", clip, {.least = 0, .open_below = true}, "none",
+               "largest norm of all factor gradients");
+  flags.text("lr", lr, "X|A,B,C",
+             "one rate, or exactly these to choose from; without it each curve is tuned");
+  flags.text("best-from", best_from, "DIR", "take each curve's rate from an earlier run folder");
+  flags.count("seeds", seeds, {.least = 1, .most = 1000}, "reported seeds");
+  flags.count("tune-seeds", tune_seeds, {.least = 1, .most = 1000},
+              "further seeds that rates are chosen on");
+  flags.count("eval-every", eval_every, kAtLeastOne, "steps/12", "steps between two rows");
+  flags.number("margin", margin, {.least = 0}, "points of accuracy that count as equivalent");
+  flags.text("target", training.target, "REGEX", "matrices that are adapted");
+  flags.choice("rest", rest, {"frozen", "full"}, "the other matrices");
+  flags.choice("biases", biases, {"frozen", "trained"}, "vectors, for every method alike");
+  flags.list("override", overrides, "REGEX OPTIONS", "other projector options for some matrices");
+  jobs = cores();
+  flags.count("jobs", jobs, {.least = 1, .most = 1024}, "runs at the same time");
+  flags.count("threads", threads, {.least = 1, .most = 1024}, "threads inside a run");
+  flags.flag("quiet", quiet, "no progress, no table of parameters");
+  flags.print("list", "", "name the projectors and end",
+              [](const std::string&) { print_projectors(); });
+  flags.print("help-projector", "NAME", "options of a projector", print_projector_help);
+  flags.print("help-optimizer", "", "options of the optimizers", [](const std::string&) {
+    for (const RuleHelp& rule : describe_optimizers()) {
+      fmt::print("{} — {}\n", rule.name, rule.summary);
+      print_options(rule.options);
+    }
+  });
+  flags.print("list-tasks", "", "name the tasks and their options", [](const std::string&) {
+    for (const TaskKind& kind : tasks()) {
+      fmt::print("{:<12}{}\n", kind.name, kind.summary);
+      print_options(kind.options);
+    }
+  });
+}
+
+void CompareSettings::finish(const Flags& flags) {
+  flags.exclude("lr", "best-from");
+  require_distinct("--projector", projectors);
+  require_distinct("--optimizer", optimizers);
+  const Matrix weight = zeros({2, 2});
+  for (const std::string& projector : projectors) {
+    make_projector(parse_spec(projector), Site{"", weight});
+  }
+  for (const std::string& optimizer : optimizers) make_optimizer_spec(parse_spec(optimizer));
+  training.overrides = read_overrides(overrides, projectors);
+  for (const std::string& projector : projectors) {
+    for (const Override& each : adaptation_of(projector, training).overrides) {
+      make_projector(with_options(parse_spec(projector), each.options), Site{"", weight});
+    }
+  }
+  require_schedule_fits(training.schedule, training.steps);
+  listed_rates();
+  if (training.accumulate > training.batch_size) {
+    throw std::invalid_argument(fmt::format("--accumulate {} cuts a batch of {} into empty parts",
+                                            training.accumulate, training.batch_size));
+  }
+  if (eval_every && *eval_every > training.steps) {
+    throw std::invalid_argument(
+        fmt::format("--eval-every {} is more than --steps {}", *eval_every, training.steps));
+  }
+  training.eval_every = eval_every.value_or(std::max<std::size_t>(1, training.steps / 12));
+  if (clip) training.clip = *clip;
+  training.train_rest = rest == "full";
+  training.train_biases = biases == "trained";
+}
+
+std::vector<Curve> CompareSettings::curves() const {
+  std::vector<Curve> all;
+  for (const std::string& optimizer : optimizers) {
+    for (const std::string& projector : projectors) all.push_back({projector, optimizer});
+  }
+  return all;
+}
+
+std::vector<std::uint64_t> CompareSettings::reported_seeds() const {
+  std::vector<std::uint64_t> all;
+  for (std::uint64_t seed = 1; seed <= seeds; ++seed) all.push_back(seed);
+  return all;
+}
+
+std::vector<std::uint64_t> CompareSettings::tuning_seeds() const {
+  std::vector<std::uint64_t> all;
+  for (std::uint64_t seed = 1; seed <= tune_seeds; ++seed) all.push_back(1000 + seed);
+  return all;
+}
+
+std::vector<double> CompareSettings::listed_rates() const {
+  std::vector<double> rates;
+  if (lr.empty()) return rates;
+  for (const std::string& word : split(lr, ',')) {
+    rates.push_back(checked_number("--lr", word, {.least = 0, .open_below = true}));
+  }
+  std::sort(rates.begin(), rates.end());
+  if (std::adjacent_find(rates.begin(), rates.end()) != rates.end()) {
+    throw std::invalid_argument("--lr names a rate twice");
+  }
+  return rates;
+}
+
+}  // namespace gradview

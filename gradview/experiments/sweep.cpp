@@ -1,0 +1,72 @@
+#include "gradview/experiments/sweep.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "gradview/experiments/jobs.hpp"
+
+namespace gradview {
+
+void Sweep::prepare(const std::vector<std::uint64_t>& seeds) {
+  std::vector<std::shared_ptr<const Task>> made(seeds.size());
+  run_jobs(seeds.size(), jobs_, [&](std::size_t i) { made[i] = family_.make(seeds[i]); });
+  for (std::size_t i = 0; i < seeds.size(); ++i) tasks_[seeds[i]] = std::move(made[i]);
+}
+
+void Sweep::restore(const std::vector<std::uint64_t>& reported_seeds) {
+  const std::string path = folder_.file("metrics.csv");
+  if (!folder_.resuming() || !std::filesystem::exists(path)) return;
+  std::string kept = metrics_header();
+  for (Run& run : read_metrics(path)) {
+    const bool reported =
+        std::find(reported_seeds.begin(), reported_seeds.end(), run.seed) != reported_seeds.end();
+    const Row& last = run.rows.back();
+    const bool finished = last.diverged || (last.step == settings_.steps &&
+                                            last.split == (reported ? "test" : "train"));
+    if (!finished) continue;
+    kept += metrics_text(run);
+    runs_.insert_or_assign(id(run.curve, run.lr, run.seed), std::move(run));
+  }
+  folder_.write("metrics.csv", kept);
+  started_file_ = true;
+  progress_.note(fmt::format("resuming: {} runs are there already", runs_.size()));
+}
+
+void Sweep::run(const std::vector<RunKey>& keys) {
+  std::vector<RunKey> missing;
+  for (const RunKey& key : keys) {
+    if (runs_.count(id(key.curve, key.lr, key.seed)) == 0) missing.push_back(key);
+  }
+  progress_.skip(keys.size() - missing.size());
+  run_jobs(missing.size(), jobs_, [&](std::size_t i) {
+    const RunKey& key = missing[i];
+    Run run = train(task(key.seed), key.curve, key.lr, key.seed, key.test, settings_);
+    const Row* last = run.last("validation");
+    const std::string what = fmt::format(
+        "{} {} lr {:.2g} seed {}: {}", key.curve.method, key.curve.optimizer, key.lr, key.seed,
+        run.diverged() ? std::string("diverged")
+                       : fmt::format("{:.1f} %", 100 * last->accuracy.value_or(0)));
+    {
+      const std::lock_guard lock(mutex_);
+      folder_.append_rows("metrics.csv",
+                          (started_file_ ? "" : metrics_header()) + metrics_text(run));
+      started_file_ = true;
+      runs_.insert_or_assign(id(key.curve, key.lr, key.seed), std::move(run));
+    }
+    progress_.done(what);
+  });
+}
+
+const Run& Sweep::result(const RunKey& key) const {
+  return runs_.at(id(key.curve, key.lr, key.seed));
+}
+
+void Sweep::write(const std::vector<RunKey>& order) const {
+  std::string text = metrics_header();
+  for (const RunKey& key : order) text += metrics_text(result(key));
+  folder_.write("metrics.csv", text);
+}
+
+}  // namespace gradview

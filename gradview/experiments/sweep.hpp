@@ -1,0 +1,59 @@
+// Sweep: the runs of an experiment, each done once, on several threads, kept in metrics.csv as they
+// finish.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "gradview/experiments/progress.hpp"
+#include "gradview/experiments/run_folder.hpp"
+#include "gradview/experiments/training.hpp"
+
+namespace gradview {
+
+struct RunKey {
+  Curve curve;
+  double lr;
+  std::uint64_t seed;
+  bool test;  // a reported run, which ends with a row of the test split
+};
+
+class Sweep {
+ public:
+  Sweep(const TaskFamily& family, const TrainingSettings& settings, std::size_t jobs,
+        RunFolder& folder, Progress& progress)
+      : family_(family), settings_(settings), jobs_(jobs), folder_(folder), progress_(progress) {}
+
+  void prepare(
+      const std::vector<std::uint64_t>& seeds);  // makes (or loads) what the tasks start from
+  const Task& task(std::uint64_t seed) const { return *tasks_.at(seed); }
+
+  // Takes over the finished runs of the folder's metrics.csv, where there is one.
+  void restore(const std::vector<std::uint64_t>& reported_seeds);
+  void run(const std::vector<RunKey>& keys);  // those that are not there yet
+  const Run& result(const RunKey& key) const;
+  // Writes metrics.csv anew, in this order: what an uninterrupted call on one thread would have
+  // written.
+  void write(const std::vector<RunKey>& order) const;
+
+ private:
+  using Id = std::tuple<std::string, std::string, double, std::uint64_t>;
+  static Id id(const Curve& curve, double lr, std::uint64_t seed) {
+    return {curve.method, curve.optimizer, lr, seed};
+  }
+
+  const TaskFamily& family_;
+  const TrainingSettings& settings_;
+  std::size_t jobs_;
+  RunFolder& folder_;
+  Progress& progress_;
+  std::map<std::uint64_t, std::shared_ptr<const Task>> tasks_;
+  std::map<Id, Run> runs_;
+  bool started_file_ = false;
+  std::mutex mutex_;
+};
+
+}  // namespace gradview

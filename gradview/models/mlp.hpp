@@ -1,0 +1,34 @@
+// A multi-layer perceptron: linear layers "fc1", "fc2", … with an activation between them.
+#pragma once
+
+#include <cstdint>
+
+#include "gradview/models/activation.hpp"
+#include "gradview/models/weights.hpp"
+
+namespace gradview {
+
+struct Mlp {
+  std::vector<std::size_t> sizes;  // inputs, hidden layers, outputs
+  Activation activation = Activation::relu;
+
+  std::size_t layers() const { return sizes.size() - 1; }
+  std::string weight_name(std::size_t layer) const;  // "fc1.weight" for layer 0
+  std::string bias_name(std::size_t layer) const;
+
+  Weights initial(
+      std::uint64_t seed) const;  // weights and biases uniform in ±1/√(inputs of the layer)
+
+  struct Pass {
+    std::vector<SharedMatrix> inputs;  // of each layer
+    std::vector<Matrix> sums;          // of each hidden layer, before its activation
+    Matrix outputs;
+  };
+  Pass forward(const Weights& weights, Matrix x) const;
+  Matrix outputs(const Weights& weights, Matrix x) const;  // forward, keeping nothing
+  // From ∂L/∂outputs to the gradient of every weight and bias, last layer first.
+  void backward(const Weights& weights, const Pass& pass, Matrix delta,
+                const Collect& collect) const;
+};
+
+}  // namespace gradview
