@@ -49,6 +49,6 @@ quietly() {
 build() {
   local preset=$1
   shift
-  quietly "configuring ($preset)" "$GRADVIEW_CMAKE" --preset "$preset"
-  quietly "building ${*:-all}" "$GRADVIEW_CMAKE" --build --preset "$preset" --parallel "$(nproc)" ${*:+--target "$@"}
+  quietly "configuring ($preset)" "$GRADVIEW_CMAKE" --preset "$preset" &&
+    quietly "building ${*:-all}" "$GRADVIEW_CMAKE" --build --preset "$preset" --parallel "$(nproc)" ${*:+--target "$@"}
 }

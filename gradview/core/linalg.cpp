@@ -154,16 +154,27 @@ bool all_finite(const Matrix& a) {
   return std::all_of(a.data(), a.data() + a.size(), [](Real x) { return std::isfinite(x); });
 }
 
+namespace {
+
+// A multiple of r that is long enough for the compiler to vectorise over: sums modulo it fold into
+// sums modulo r.
+std::size_t period(std::size_t r) { return r * std::max<std::size_t>(1, 64 / r); }
+
+}  // namespace
+
 Matrix fold_columns(const Matrix& a, std::size_t r) {
   const auto [m, n] = shape_of(a);
   Matrix out = zeros({m, r});
+  const std::size_t p = period(r);
+  std::vector<Real> sums(p);
   for (std::size_t i = 0; i < m; ++i) {
     const Real* row = a.data() + i * n;
-    Real* sums = out.data() + i * r;
-    for (std::size_t begin = 0; begin < n; begin += r) {
-      const std::size_t count = std::min(r, n - begin);
+    std::fill(sums.begin(), sums.end(), Real{0});
+    for (std::size_t begin = 0; begin < n; begin += p) {
+      const std::size_t count = std::min(p, n - begin);
       for (std::size_t k = 0; k < count; ++k) sums[k] += row[begin + k];
     }
+    for (std::size_t k = 0; k < p; ++k) out.data()[i * r + k % r] += sums[k];
   }
   return out;
 }
@@ -184,12 +195,14 @@ void add_unfolded(Matrix& w, const Matrix& u, const Matrix& v) {
   const std::size_t r = u.shape()[1];
   require_shape("add_unfolded", "u", shape_of(u), {m, r});
   require_shape("add_unfolded", "v", shape_of(v), {r, n});
+  const std::size_t p = period(r);
+  std::vector<Real> left(p);
   for (std::size_t i = 0; i < m; ++i) {
     Real* row = w.data() + i * n;
-    const Real* left = u.data() + i * r;
     const Real* right = v.data() + (i % r) * n;
-    for (std::size_t begin = 0; begin < n; begin += r) {
-      const std::size_t count = std::min(r, n - begin);
+    for (std::size_t k = 0; k < p; ++k) left[k] = u.data()[i * r + k % r];
+    for (std::size_t begin = 0; begin < n; begin += p) {
+      const std::size_t count = std::min(p, n - begin);
       for (std::size_t k = 0; k < count; ++k) row[begin + k] += left[k] + right[begin + k];
     }
   }

@@ -103,7 +103,8 @@ void CompareSettings::declare(Flags& flags) {
   flags.count("seeds", seeds, {.least = 1, .most = 1000}, "reported seeds");
   flags.count("tune-seeds", tune_seeds, {.least = 1, .most = 1000},
               "further seeds that rates are chosen on");
-  flags.count("eval-every", eval_every, kAtLeastOne, "steps/12", "steps between two rows");
+  flags.count("eval-every", eval_every, kAtLeastOne, "steps/12",
+              "steps between two rows of a reported run; twice that while tuning");
   flags.number("margin", margin, {.least = 0}, "points of accuracy that count as equivalent");
   flags.text("target", training.target, "REGEX", "matrices that are adapted");
   flags.choice("rest", rest, {"frozen", "full"}, "the other matrices");

@@ -42,7 +42,10 @@ void Sweep::run(const std::vector<RunKey>& keys) {
   progress_.skip(keys.size() - missing.size());
   run_jobs(missing.size(), jobs_, [&](std::size_t i) {
     const RunKey& key = missing[i];
-    Run run = train(task(key.seed), key.curve, key.lr, key.seed, key.test, settings_);
+    TrainingSettings settings = settings_;
+    if (!key.test)
+      settings.eval_every *= 2;  // searching needs the end, and enough of the way for matching
+    Run run = train(task(key.seed), key.curve, key.lr, key.seed, key.test, settings);
     const Row* last = run.last("validation");
     const std::string what = fmt::format(
         "{} {} lr {:.2g} seed {}: {}", key.curve.method, key.curve.optimizer, key.lr, key.seed,

@@ -74,6 +74,24 @@ void Optimizer::set_decay(Slot& slot, bool decayed) const {
   }
 }
 
+namespace {
+
+// A product of factors that are all zero gets no gradient and never leaves that point.
+void refuse_dead_saddle(const std::string& name, Projector& projector) {
+  const Factors theta = projector.factors();
+  const bool dead =
+      !theta.empty() && !projector.linear() &&
+      std::all_of(theta.begin(), theta.end(), [](const Matrix& a) {
+        return std::all_of(a.data(), a.data() + a.size(), [](Real x) { return x == 0; });
+      });
+  if (!dead) return;
+  throw std::invalid_argument(
+      "Optimizer: every factor of '" + name +
+      "' is zero, a saddle that no gradient leaves; start one of them elsewhere");
+}
+
+}  // namespace
+
 Optimizer::Slot& Optimizer::find(const std::string& name) {
   for (Slot& slot : slots_) {
     if (slot.name == name) return slot;
@@ -100,6 +118,7 @@ void Optimizer::collect(const std::string& name, const Gradient& g, double share
   Slot& slot = find(name);
   require_shape("Optimizer::collect", name.c_str(), g.shape(), shape_of(*slot.weight));
   if (!slot.collected) {
+    if (step_ == 0) refuse_dead_saddle(name, *slot.projector);
     const Changes changes = slot.projector->refresh(g, site(slot));
     for (std::size_t k = 0; k < changes.size() && !slot.moments_on_weight; ++k) {
       if (changes[k]) transport_moments(settings_.spec.transport, *changes[k], slot.moments[k]);
