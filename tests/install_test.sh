@@ -30,7 +30,7 @@ for source in "$GRADVIEW_SOURCE"/examples/*.cpp; do
   arguments=$(sed -n '1s|^// test: *||p' "$source")
   arguments=${arguments//@DIR@/$work/run/$name}
   # shellcheck disable=SC2086  # words
-  (cd "$work/run/$name" && quietly "$work/examples/$name" $arguments)
+  (cd "$work/run/$name" && quietly timeout 120 "$work/examples/$name" $arguments)
   examples=$((examples + 1))
 done
 

@@ -20,9 +20,9 @@ Gradient Gradient::outer(SharedMatrix delta, SharedMatrix x) {
   return {{m, n}, Term{1, Outer{std::move(delta), std::move(x)}}};
 }
 
-void Gradient::add(const Gradient& more, double s) {
+void Gradient::add(Gradient more, double s) {
   require_shape("Gradient::add", "the other gradient", more.shape_, shape_);
-  for (Term term : more.terms_) {
+  for (Term& term : more.terms_) {
     term.s *= s;
     terms_.push_back(std::move(term));
   }

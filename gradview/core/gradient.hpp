@@ -26,7 +26,7 @@ class Gradient {
   static Gradient outer(SharedMatrix delta,
                         SharedMatrix x);  // δᵀ x; δ: N x m, x: N x n, never multiplied out
 
-  void add(const Gradient& more, double s = 1);  // this += s · more; shares the terms' arrays
+  void add(Gradient more, double s = 1);  // this += s · more; shares the terms' arrays
   Shape shape() const { return shape_; }
   bool finite() const;
 

@@ -27,7 +27,7 @@ std::uint64_t Stream::next64() {
   return words_[used_++];
 }
 
-double Stream::uniform() { return (static_cast<double>(next64() >> 11) + 0.5) * 0x1p-53; }
+double Stream::uniform() { return (static_cast<double>(next64() >> 12) + 0.5) * 0x1p-52; }
 
 double Stream::normal() {
   if (has_spare_) {

@@ -20,7 +20,7 @@ class Stream {
   Stream(std::uint64_t seed, Purpose purpose, std::string_view parameter = "",
          std::size_t step = 0);
 
-  double uniform();                      // in (0, 1), 53 bits
+  double uniform();                      // in (0, 1), 52 bits
   double normal();                       // N(0, 1), Box–Muller in double
   double sign();                         // -1 or 1
   std::size_t below(std::size_t bound);  // 0 … bound - 1, unbiased

@@ -87,6 +87,10 @@ class OptionSet {
   std::vector<OptionHelp> help_;
 };
 
+struct NoOptions {
+  void declare(OptionSet&) {}
+};
+
 template <class Options>
 Options read_options(const Spec& spec) {
   Options options;

@@ -79,7 +79,7 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest(std::string_view word, const std::vector<std::string>& choices) {
   std::string best;
-  std::size_t least = word.size() / 2 + 2;  // farther than that is no typing error
+  std::size_t least = word.size() / 3 + 2;  // farther than that is no typing error
   for (const std::string& choice : choices) {
     const std::size_t distance = edit_distance(word.substr(0, 64), choice);
     if (distance < least) {

@@ -89,9 +89,9 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
     }
   }
   if (!fits) {
-    throw std::invalid_argument(fmt::format("rank {} of '{}' is above the limit of every matrix",
-                                            asked_rank(adaptation.projector),
-                                            to_string(adaptation.projector)));
+    throw std::invalid_argument(
+        fmt::format("the rank of '{}' is above the limit of every matrix that it is for",
+                    to_string(adaptation.projector)));
   }
   return out;
 }

@@ -96,12 +96,7 @@ class Compare {
       }
       order_.insert(order_.end(), wave.begin(), wave.end());
     }
-    for (Search& search : searches_) {
-      search.best = search.scores.begin()->first;
-      for (const auto& [rate, score] : search.scores) {
-        if (score >= search.scores.at(search.best)) search.best = rate;
-      }
-    }
+    for (Search& search : searches_) search.best = best_rate(search, listed);
   }
 
   void report() {
@@ -146,7 +141,7 @@ class Compare {
         if (key.test) one.reported.push_back(&sweep_.result(key));
       }
     }
-    return compare(evidence, settings_.margin / 100);
+    return compare(evidence, settings_.contrast_pairs(), settings_.margin / 100);
   }
 
   std::size_t runs() const { return order_.size(); }
@@ -162,13 +157,24 @@ class Compare {
   std::vector<double> next_rates(const Search& search, const Curve& curve,
                                  const std::vector<double>& listed) const {
     if (!listed.empty()) return search.scores.empty() ? listed : std::vector<double>{};
-    Tried tried;
-    for (const auto& [rate, score] : search.scores) {
-      tried[static_cast<int>(std::lround(kPerDecade * std::log10(rate)))] = score;
-    }
     std::vector<double> rates;
-    for (const int notch : next_notches(tried, curve.optimizer)) rates.push_back(rate_at(notch));
+    for (const int notch : next_notches(tried(search), curve.optimizer))
+      rates.push_back(rate_at(notch));
     return rates;
+  }
+
+  static double best_rate(const Search& search, const std::vector<double>& listed) {
+    if (listed.empty()) return rate_at(best_notch(tried(search)));
+    const auto worse = [](const auto& a, const auto& b) { return a.second < b.second; };
+    return std::max_element(search.scores.begin(), search.scores.end(), worse)->first;
+  }
+
+  static Tried tried(const Search& search) {
+    Tried out;
+    for (const auto& [rate, score] : search.scores) {
+      out[static_cast<int>(std::lround(kPerDecade * std::log10(rate)))] = score;
+    }
+    return out;
   }
 
   double score(const Curve& curve, double rate) const {
@@ -257,7 +263,7 @@ int run(int argc, const char* const* argv) {
   RunFolder folder("compare", folder_flags);
   Progress progress(settings.quiet);
   const TaskFamily family = prepare_task(parse_spec(settings.task), settings.context);
-  Json metadata = machine_metadata();
+  Json metadata = machine_metadata("compare");
   for (const auto& [key, value] : family.record) metadata["task"][key] = value;
   metadata["seeds"] = settings.reported_seeds();
   metadata["tuning_seeds"] = settings.tuning_seeds();
@@ -283,6 +289,7 @@ int run(int argc, const char* const* argv) {
   folder.write("summary.json", summary(table, work.runs(), seconds.count()).dump(2) + "\n");
   progress.clear();
   fmt::print("{}", table_text(table, settings.margin / 100));
+  std::fflush(stdout);
   if (settings.task.rfind("fashion", 0) == 0) {
     fmt::print("{} steps are a {} run: {}\n", settings.training.steps,
                settings.training.steps < 1000 ? "short" : "longer",

@@ -18,6 +18,8 @@ struct CompareSettings {
   std::vector<std::string> optimizers{"sgd", "adam"};
   std::string task = "fashion", rest = "frozen", biases = "frozen", lr, best_from;
   std::vector<std::string> overrides;
+  std::vector<std::string> contrasts{"additive", "bitfit",        "additive:rank=4",
+                                     "bitfit",   "random:rank=4", "random:rank=4,refresh_every=0"};
   std::size_t seeds = 5, tune_seeds = 2, jobs = 1, threads = 1;
   std::optional<std::size_t> eval_every;
   std::optional<double> clip;
@@ -32,7 +34,8 @@ struct CompareSettings {
   std::vector<Curve> curves() const;
   std::vector<std::uint64_t> reported_seeds() const;  // 1 … seeds
   std::vector<std::uint64_t> tuning_seeds() const;    // 1001 … 1000 + tune_seeds
-  std::vector<double> listed_rates() const;           // of --lr; empty: tuned
+  std::vector<std::pair<std::string, std::string>> contrast_pairs() const;  // those in this call
+  std::vector<double> listed_rates() const;                                 // of --lr; empty: tuned
 };
 
 // The whole program; a main of one line gives a user's own projectors and tasks every flag, sweep,

@@ -106,6 +106,8 @@ void CompareSettings::declare(Flags& flags) {
   flags.count("eval-every", eval_every, kAtLeastOne, "steps/12",
               "steps between two rows of a reported run; twice that while tuning");
   flags.number("margin", margin, {.least = 0}, "points of accuracy that count as equivalent");
+  flags.list("contrast", contrasts, "SPEC CONTROL",
+             "pairs that are compared with each other, beside the first");
   flags.text("target", training.target, "REGEX", "matrices that are adapted");
   flags.choice("rest", rest, {"frozen", "full"}, "the other matrices");
   flags.choice("biases", biases, {"frozen", "trained"}, "vectors, for every method alike");
@@ -146,6 +148,22 @@ void CompareSettings::finish(const Flags& flags) {
       make_projector(with_options(parse_spec(projector), each.options), Site{"", weight});
     }
   }
+  if (contrasts.size() % 2 != 0)
+    throw std::invalid_argument("--contrast takes pairs: a spec, then its control");
+  for (const std::string& spec : contrasts) {
+    if (flags.given("contrast") &&
+        std::find(projectors.begin(), projectors.end(), spec) == projectors.end()) {
+      throw std::invalid_argument("--contrast '" + spec +
+                                  "' is not among the projectors of this call" +
+                                  did_you_mean(spec, projectors));
+    }
+  }
+  std::vector<std::string> kept;  // what run.json records is what was done
+  for (const auto& [method, control] : contrast_pairs()) {
+    kept.push_back(method);
+    kept.push_back(control);
+  }
+  contrasts = kept;
   require_schedule_fits(training.schedule, training.steps);
   listed_rates();
   if (training.accumulate > training.batch_size) {
@@ -180,6 +198,18 @@ std::vector<std::uint64_t> CompareSettings::tuning_seeds() const {
   std::vector<std::uint64_t> all;
   for (std::uint64_t seed = 1; seed <= tune_seeds; ++seed) all.push_back(1000 + seed);
   return all;
+}
+
+std::vector<std::pair<std::string, std::string>> CompareSettings::contrast_pairs() const {
+  const auto here = [&](const std::string& spec) {
+    return std::find(projectors.begin(), projectors.end(), spec) != projectors.end();
+  };
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (std::size_t i = 0; i + 1 < contrasts.size(); i += 2) {
+    if (here(contrasts[i]) && here(contrasts[i + 1]))
+      pairs.emplace_back(contrasts[i], contrasts[i + 1]);
+  }
+  return pairs;
 }
 
 std::vector<double> CompareSettings::listed_rates() const {

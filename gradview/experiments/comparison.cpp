@@ -182,9 +182,51 @@ Line line_of(const Evidence& one, const Evidence& reference, double target, bool
   return line;
 }
 
+std::vector<Contrast> contrast(const std::vector<Line>& lines,
+                               const std::vector<std::pair<std::string, std::string>>& pairs) {
+  std::vector<Contrast> out;
+  for (const auto& [method, control] : pairs) {
+    for (const Line& one : lines) {
+      if (one.curve.method != method) continue;
+      const auto other = std::find_if(lines.begin(), lines.end(), [&](const Line& line) {
+        return line.curve == Curve{control, one.curve.optimizer};
+      });
+      if (other == lines.end()) continue;
+      std::vector<double> differences;
+      for (std::size_t i = 0; i < one.seeds.size(); ++i) {
+        differences.push_back(one.seeds[i].accuracy - other->seeds[i].accuracy);
+      }
+      out.push_back(
+          {method, control, one.curve.optimizer, t_interval(differences), t_test(differences), ""});
+    }
+  }
+  return out;
+}
+
+// Holm over all differences of the table, then the verdicts.
+void judge(Table& table, const std::vector<bool>& is_reference, double margin) {
+  std::vector<double> p_values;
+  for (const Line& line : table.lines) p_values.push_back(line.adjusted_p);
+  for (const Contrast& each : table.contrasts) p_values.push_back(each.adjusted_p);
+  const std::vector<double> adjusted = holm(p_values);
+  auto p = adjusted.begin();
+  for (std::size_t i = 0; i < table.lines.size(); ++i) {
+    Line& line = table.lines[i];
+    line.adjusted_p = *p++;
+    line.verdict =
+        is_reference[i] ? "reference" : verdict(line.difference, line.adjusted_p, margin);
+  }
+  for (Contrast& each : table.contrasts) {
+    each.adjusted_p = *p++;
+    each.verdict = verdict(each.difference, each.adjusted_p, margin);
+  }
+}
+
 }  // namespace
 
-Table compare(const std::vector<Evidence>& evidence, double margin, double below_reference) {
+Table compare(const std::vector<Evidence>& evidence,
+              const std::vector<std::pair<std::string, std::string>>& contrasts, double margin,
+              double below_reference) {
   Table table;
   std::map<std::string, const Evidence*> references;
   std::map<std::string, double> targets;
@@ -193,25 +235,19 @@ Table compare(const std::vector<Evidence>& evidence, double margin, double below
     targets[one.curve.optimizer] = target_of(one, below_reference);
     table.targets.emplace_back(one.curve.optimizer, targets[one.curve.optimizer]);
   }
-  std::vector<double> p_values;
+  std::vector<bool> is_reference;
   std::map<std::string, double> reference_steps;
   for (const Evidence& one : evidence) {
     const std::string& optimizer = one.curve.optimizer;
     const Evidence& reference = *references.at(optimizer);
-    const bool is_reference = &reference == &one;
-    Line line = line_of(one, reference, targets.at(optimizer), is_reference);
-    if (is_reference) reference_steps[optimizer] = line.steps_to_target;
+    is_reference.push_back(&reference == &one);
+    Line line = line_of(one, reference, targets.at(optimizer), is_reference.back());
+    if (is_reference.back()) reference_steps[optimizer] = line.steps_to_target;
     line.step_ratio = line.steps_to_target / reference_steps.at(optimizer);
-    p_values.push_back(line.adjusted_p);
     table.lines.push_back(std::move(line));
   }
-  const std::vector<double> adjusted = holm(p_values);
-  for (std::size_t i = 0; i < table.lines.size(); ++i) {
-    Line& line = table.lines[i];
-    line.adjusted_p = adjusted[i];
-    const bool is_reference = references.at(line.curve.optimizer) == &evidence[i];
-    line.verdict = is_reference ? "reference" : verdict(line.difference, adjusted[i], margin);
-  }
+  table.contrasts = contrast(table.lines, contrasts);
+  judge(table, is_reference, margin);
   return table;
 }
 

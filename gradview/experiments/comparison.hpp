@@ -57,14 +57,28 @@ struct Line {  // of the table
   std::optional<double> best_accuracy;
 };
 
-struct Table {
-  std::vector<Line> lines;  // in the order of the curves
-  std::vector<std::pair<std::string, double>>
-      targets;  // per optimizer: the accuracy that steps are counted to
+// One method against its control, under one optimizer: an effect that the control has too is not
+// the method's.
+struct Contrast {
+  std::string method, control, optimizer;
+  Interval difference;  // of test accuracy, method − control, paired by seed
+  double adjusted_p;
+  std::string verdict;
 };
 
-// margin: in accuracy (0.005 is half a point). The reference of an optimizer is its first curve;
-// the target lies `below_reference` under the median of its final validation accuracy.
-Table compare(const std::vector<Evidence>& evidence, double margin, double below_reference = 0.02);
+struct Table {
+  std::vector<Line> lines;  // in the order of the curves
+  std::vector<Contrast> contrasts;
+  // Per optimizer: the accuracy that steps are counted to.
+  std::vector<std::pair<std::string, double>> targets;
+};
+
+// contrasts: pairs of method and control. Holm's correction is over all differences of the table,
+// contrasts included. margin: in accuracy (0.005 is half a point). The reference of an optimizer is
+// its first curve; the target lies `below_reference` under the median of its final validation
+// accuracy.
+Table compare(const std::vector<Evidence>& evidence,
+              const std::vector<std::pair<std::string, std::string>>& contrasts, double margin,
+              double below_reference = 0.02);
 
 }  // namespace gradview

@@ -141,8 +141,9 @@ void RunFolder::write(const std::string& name, const std::string& text) {
   write_atomically(file(name), text);
 }
 
-Json machine_metadata() {
+Json machine_metadata(const std::string& experiment) {
   Json out;
+  out["experiment"] = experiment;
   out["version"] = GRADVIEW_VERSION;
   out["real"] = sizeof(Real) == 4 ? "float" : "double";
   out["build"] = GRADVIEW_BUILD;

@@ -42,6 +42,6 @@ class RunFolder {
 };
 
 // What a later reader needs to make sense of the numbers: version, compiler, BLAS, CPU, git.
-nlohmann::ordered_json machine_metadata();
+nlohmann::ordered_json machine_metadata(const std::string& experiment);
 
 }  // namespace gradview

@@ -91,6 +91,15 @@ std::string table_text(const Table& table, double margin) {
          line.diverged > 0 ? fmt::format("{} of {}", line.diverged, line.seeds.size()) : "–"});
   }
   std::string text = aligned(first) + "\n" + aligned(second) + "\n";
+  if (!table.contrasts.empty()) {
+    std::vector<Cells> third{
+        {"method", "against its control", "optimizer", "difference", "verdict"}};
+    for (const Contrast& each : table.contrasts) {
+      third.push_back({each.method, each.control, each.optimizer, interval(each.difference, true),
+                       each.verdict});
+    }
+    text += aligned(third) + "\n";
+  }
   text += fmt::format(
       "difference: to the first method under the same optimizer, paired by seed, 95 % t interval; "
       "verdict after Holm over "
@@ -200,6 +209,36 @@ std::string table_csv(const Table& table) {
                         "",
                         ""});
     }
+  }
+  for (const Contrast& each : table.contrasts) {  // the control in the place of the seed
+    text += csv_line({each.method,
+                      each.optimizer,
+                      "",
+                      "against " + each.control,
+                      "",
+                      "",
+                      "",
+                      cell(each.difference.mean),
+                      cell(each.difference.low),
+                      cell(each.difference.high),
+                      cell(each.adjusted_p),
+                      each.verdict,
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      "",
+                      ""});
   }
   return text;
 }

@@ -8,7 +8,8 @@
 namespace gradview {
 
 std::string table_text(const Table& table, double margin);
-std::string table_csv(const Table& table);  // one row per curve (seed "all"), then one per seed
+std::string table_csv(
+    const Table& table);  // one row per curve (seed "all"), one per seed, one per contrast
 // The learning rate of each curve from the table.csv of an earlier run. Throws DataError where one
 // is missing.
 double lr_from_table(const std::string& folder, const Curve& curve);

@@ -12,7 +12,36 @@ std::vector<TaskKind>& registry() {
   return kinds;
 }
 
+class OneFunction final : public Task {
+ public:
+  explicit OneFunction(FunctionTask task) : task_(std::move(task)) {}
+  const Weights& start() const override { return task_.start; }
+  std::size_t examples() const override { return task_.examples; }
+  Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
+                           const Collect& collect) const override {
+    return task_.loss(weights, batch, collect);
+  }
+  Score evaluate(const Weights& weights, Split) const override {
+    return task_.loss(weights, {}, [](const std::string&, const Gradient&) {});
+  }
+
+ private:
+  FunctionTask task_;
+};
+
 }  // namespace
+
+TaskKind function_task(std::string name, std::string summary,
+                       std::function<FunctionTask(std::uint64_t seed)> make) {
+  TaskFamily family;
+  family.make = [make = std::move(make)](std::uint64_t seed) {
+    return std::make_shared<OneFunction>(make(seed));
+  };
+  return {std::move(name), std::move(summary), {}, [family](const Spec& spec, const TaskContext&) {
+            read_options<NoOptions>(spec);
+            return family;
+          }};
+}
 
 const std::vector<TaskKind>& tasks() { return registry(); }
 

@@ -64,6 +64,16 @@ const std::vector<TaskKind>& tasks();
 void register_task(TaskKind kind);  // throws std::invalid_argument on a name that is taken
 TaskFamily prepare_task(const Spec& spec, const TaskContext& context);
 
+// A task of one function: loss, accuracy and gradients over a batch, or over everything where the
+// batch is empty, which is how it is evaluated on every split.
+struct FunctionTask {
+  Weights start;
+  std::function<Score(const Weights&, std::span<const std::size_t> batch, const Collect&)> loss;
+  std::size_t examples = 1000;
+};
+TaskKind function_task(std::string name, std::string summary,
+                       std::function<FunctionTask(std::uint64_t seed)> make);
+
 TaskKind fashion_task();
 TaskKind teacher_task();
 

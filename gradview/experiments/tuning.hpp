@@ -16,6 +16,6 @@ using Tried = std::map<int, double>;  // notch → score, higher is better; −�
 
 // The notches to try next, none when the search is over. An empty `tried` gives the first grid.
 std::vector<int> next_notches(const Tried& tried, const std::string& optimizer);
-int best_notch(const Tried& tried);  // of equals, the largest
+int best_notch(const Tried& tried);  // of equals, one whose neighbours were tried, then the largest
 
 }  // namespace gradview

@@ -272,16 +272,16 @@ int run(int argc, const char* const* argv) {
     throw std::invalid_argument("--resume: unbiased takes seconds and has nothing to resume");
 
   RunFolder folder("unbiased", folder_flags);
-  folder.begin(flags.resolved(), machine_metadata());
+  folder.begin(flags.resolved(), machine_metadata("unbiased"));
   const std::vector<Finding> findings = measure(s);
   folder.append_rows("table.csv", table_csv(findings));
   std::size_t off = 0;
-  fmt::print("{:<30}{:<12}{:<7}{:>4}{:>13}{:>13}{:>12}  verdict\n", "identity", "family", "side",
+  fmt::print("{:<32}{:<12}{:<7}{:>4}{:>13}{:>13}{:>12}  verdict\n", "identity", "family", "side",
              "rank", "measured", "predicted", "std error");
   for (const Finding& f : findings) {
     off += !f.holds();
     // fmt pads by code points
-    fmt::print("{:<30}{:<12}{:<7}{:>4}{:>13.6f}{:>13.6f}{:>12.1e}  {}\n", f.identity, f.family,
+    fmt::print("{:<32}{:<12}{:<7}{:>4}{:>13.6f}{:>13.6f}{:>12.1e}  {}\n", f.identity, f.family,
                f.side, f.rank, f.measured, f.predicted, f.standard_error, f.holds() ? "ok" : "OFF");
   }
   fmt::print("{} identities, {} off by more than five standard errors\n", findings.size(), off);

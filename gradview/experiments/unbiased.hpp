@@ -1,4 +1,5 @@
-// unbiased: what random frames promise in the mean, measured through Optimizer::step against the closed forms.
+// unbiased: what random frames promise in the mean, measured through Optimizer::step against the
+// closed forms.
 #pragma once
 
 namespace gradview {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -13,6 +14,8 @@ namespace gradview {
 
 class Weights {
  public:
+  Weights() = default;
+  Weights(std::initializer_list<std::pair<std::string, Matrix>> all) : all_(all) {}
   void add(std::string name, Matrix value) { all_.emplace_back(std::move(name), std::move(value)); }
   Matrix& operator[](const std::string& name) {
     return const_cast<Matrix&>(std::as_const(*this)[name]);

@@ -10,9 +10,7 @@ namespace gradview {
 class BitFit final : public Projector {
  public:
   static constexpr bool kTrainsBiases = true;
-  struct Options {
-    void declare(OptionSet&) {}
-  };
+  using Options = NoOptions;
   BitFit(const Options&, const Site&) {}
   static Count count(const Options&, Shape) { return {}; }
 

@@ -7,9 +7,7 @@ namespace gradview {
 
 class Full final : public Projector {
  public:
-  struct Options {
-    void declare(OptionSet&) {}
-  };
+  using Options = NoOptions;
   Full(const Options&, const Site&) {}
   static Count count(const Options&, Shape shape) { return {.trained = shape.size()}; }
 

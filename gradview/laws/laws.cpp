@@ -1,85 +1,15 @@
 #include "gradview/laws.hpp"
 
-#include <cmath>
 #include <exception>
-#include <functional>
-#include <limits>
 #include <map>
-#include <memory>
 
 #include "gradview/core/text.hpp"
+#include "gradview/laws/bench.hpp"
 #include "gradview/optim/optimizer.hpp"
-#include "gradview/projections/registry.hpp"
 
 namespace gradview {
+namespace laws {
 namespace {
-
-constexpr double kEps = std::numeric_limits<Real>::epsilon();
-constexpr std::uint64_t kSeed = 20230703;
-
-using Wrap = std::function<std::unique_ptr<Projector>(std::unique_ptr<Projector>)>;
-
-Factors map(Factors f, const std::function<void(Matrix&)>& change) {
-  for (Matrix& factor : f) change(factor);
-  return f;
-}
-Factors times(const Factors& f, double s) {
-  return map(f, [s](Matrix& a) { scale(a, s); });
-}
-double inner(const Factors& a, const Factors& b) {
-  double sum = 0;
-  for (std::size_t k = 0; k < a.size(); ++k) sum += dot(a[k], b.at(k));
-  return sum;
-}
-double norm(const Matrix& a) { return std::sqrt(squared_norm(a)); }
-double norm(const Factors& f) { return std::sqrt(inner(f, f)); }
-
-// One projector on one matrix, with what the laws need around it.
-class Bench {
- public:
-  Bench(const Spec& spec, Shape shape, const Wrap& wrap, std::uint64_t seed = kSeed)
-      : spec_(spec), wrap_(wrap), seed_(seed), weight(draw(shape, 1)), g(draw(shape, 2)) {
-    projector = make();
-    projector->refresh(Gradient::dense(g), site(0));
-  }
-
-  std::unique_ptr<Projector> make() const {
-    auto made = make_projector(spec_, site(0));
-    return wrap_ ? wrap_(std::move(made)) : std::move(made);
-  }
-  Site site(std::size_t step) const { return {"laws.weight", weight, seed_, step}; }
-  Matrix draw(Shape shape, std::size_t which) const {
-    return normal(shape, 0.5, Stream(seed_, Purpose::test, "laws", which));
-  }
-  // A random change of the factors, of length about `size`.
-  Factors change(double size, std::size_t which = 10) const {
-    Factors u = projector->project(Gradient(shape_of(weight)), weight);
-    for (Matrix& factor : u) factor = draw(shape_of(factor), which++);
-    const double length = norm(u);
-    return length > 0 ? times(u, size / length) : u;
-  }
-  void retract(const Factors& u, Matrix& w) {
-    const Gradient none(shape_of(weight));
-    projector->retract({none, u, u, 1}, &w);
-  }
-  void leave_the_start() { retract(change(2, 20), weight); }  // where u = 0 hides a fault
-  Factors theta() const {
-    Factors now = projector->factors();
-    return now.empty() ? times(change(1), 0) : now;
-  }
-  double product(const Factors& at, std::size_t i, std::size_t j) const {
-    return projector->entry(at, i, j);
-  }
-
- private:
-  Spec spec_;
-  Wrap wrap_;
-  std::uint64_t seed_;
-
- public:
-  Matrix weight, g;
-  std::unique_ptr<Projector> projector;
-};
 
 std::string broken(const char* what, double got, double allowed) {
   if (got <= allowed) return {};  // NaN is broken
@@ -354,7 +284,7 @@ std::string run(Law law, const Spec& spec, Shape shape, const Wrap& wrap) {
   return "unknown law";
 }
 
-constexpr Shape kShapes[] = {{11, 7}, {6, 13}, {8, 8}};  // tall, wide, square
+}  // namespace
 
 Verdict judge(Law law, const Spec& spec, const Wrap& wrap) {
   const std::string reason = Bench(spec, kShapes[0], wrap).projector->exempt(law);
@@ -371,89 +301,13 @@ Verdict judge(Law law, const Spec& spec, const Wrap& wrap) {
   return {law, true, {}};
 }
 
-// A projector with one fault. Faults act on what goes in and out; the formula stays the true one.
-struct Fault {
-  const char* name;
-  double pull = 1, push = 1;  // factors on project, and on lift and retract
-  bool swap = false, first_order = false, forgets = false;
-};
-
-class Mutant final : public Projector {
- public:
-  Mutant(Fault fault, std::unique_ptr<Projector> inner) : fault_(fault), inner_(std::move(inner)) {}
-  Changes refresh(const Gradient& g, const Site& s) override { return inner_->refresh(g, s); }
-  Factors project(const Gradient& g, const Matrix& w) const override {
-    Factors out = times(inner_->project(g, w), fault_.pull);
-    if (fault_.swap && out.size() > 1) {
-      for (std::size_t k = 0; k < 2; ++k) {  // the other factor's numbers in this one's shape
-        Matrix& to = out[k];
-        const Matrix from = inner_->project(g, w)[1 - k];
-        for (std::size_t i = 0; i < to.size(); ++i) to.data()[i] = from.data()[i % from.size()];
-      }
-    }
-    return out;
-  }
-  void lift(const Factors& u, Matrix& w) const override { inner_->lift(times(u, fault_.push), w); }
-  void retract(const Step& step, Matrix* w) override {
-    Matrix moved = zeros(shape_of(*w));
-    if (fault_.first_order) inner_->lift(step.direction, moved);
-    Matrix exact_move = zeros(shape_of(*w));
-    inner_->retract(step, &exact_move);
-    axpy(*w, fault_.push, fault_.first_order ? moved : exact_move);
-  }
-  double entry(const Factors& theta, std::size_t i, std::size_t j) const override {
-    return inner_->entry(theta, i, j);
-  }
-  void fields(const Visit& visit) override {
-    bool forget = fault_.forgets;  // the first field is shown, but what is put there is lost
-    inner_->fields([&](std::string_view name, Matrix& value, Role role) {
-      Matrix copy = value;
-      visit(name, forget ? copy : value, role);
-      forget = false;
-    });
-  }
-  double rate(std::size_t k) const override { return inner_->rate(k); }
-  bool linear() const override { return inner_->linear(); }
-  std::size_t refresh_every() const override { return inner_->refresh_every(); }
-  std::optional<Expectation> expectation() const override { return inner_->expectation(); }
-  std::string exempt(Law law) const override { return inner_->exempt(law); }
-
- private:
-  Fault fault_;
-  std::unique_ptr<Projector> inner_;
-};
-
-// The faults that make a difference to this method.
-std::vector<Fault> faults(const Spec& spec) {
-  const Bench b(spec, kShapes[0], {});
-  const Factors u = b.change(1);
-  if (u.empty()) return {};
-  const double rank = static_cast<double>(std::min(u[0].shape()[0], u[0].shape()[1]));
-  std::vector<Fault> all{
-      {.name = "project, lift and retract scaled by 2", .pull = 2, .push = 2},
-      {.name = "project scaled by 2", .pull = 2},
-      {.name = "wrong sign of project", .pull = -1},
-      {.name = "wrong sign throughout", .pull = -1, .push = -1},
-  };
-  if (rank > 1) {
-    all.push_back({.name = "alpha for alpha/r", .pull = rank, .push = rank});
-    all.push_back({.name = "variance times r", .pull = std::sqrt(rank), .push = std::sqrt(rank)});
-  }
-  if (u.size() > 1) all.push_back({.name = "swapped factors", .swap = true});
-  if (!b.projector->linear()) all.push_back({.name = "no second-order term", .first_order = true});
-  bool has_state = false;
-  b.projector->fields([&](std::string_view, Matrix&, Role) { has_state = true; });
-  if (has_state) all.push_back({.name = "a field is not restored", .forgets = true});
-  return all;
-}
-
-}  // namespace
+}  // namespace laws
 
 const std::vector<Law>& all_laws() {
-  static const std::vector<Law> laws{Law::adjoint, Law::lazy,        Law::zero,   Law::order,
-                                     Law::inverse, Law::descent,     Law::resume, Law::size,
-                                     Law::formula, Law::expectation, Law::drift};
-  return laws;
+  static const std::vector<Law> all{Law::adjoint, Law::lazy,        Law::zero,   Law::order,
+                                    Law::inverse, Law::descent,     Law::resume, Law::size,
+                                    Law::formula, Law::expectation, Law::drift};
+  return all;
 }
 
 std::string to_string(Law law) {
@@ -466,7 +320,7 @@ std::string to_string(Law law) {
 std::vector<Verdict> check_laws(const std::string& text) {
   const Spec spec = parse_spec(text);
   std::vector<Verdict> verdicts;
-  for (const Law law : all_laws()) verdicts.push_back(judge(law, spec, {}));
+  for (const Law law : all_laws()) verdicts.push_back(laws::judge(law, spec, {}));
   return verdicts;
 }
 
@@ -476,22 +330,6 @@ std::vector<std::string> broken_laws(const std::string& spec) {
     if (!verdict.holds) out.push_back(to_string(verdict.law) + ": " + verdict.detail);
   }
   return out;
-}
-
-std::vector<std::string> surviving_mutants(const std::string& text) {
-  const Spec spec = parse_spec(text);
-  std::vector<std::string> survivors;
-  for (const Fault& fault : faults(spec)) {
-    const Wrap wrap = [&](std::unique_ptr<Projector> inner) {
-      return std::make_unique<Mutant>(fault, std::move(inner));
-    };
-    bool noticed = false;
-    for (const Law law : all_laws()) {
-      noticed = noticed || !judge(law, spec, wrap).holds;
-    }
-    if (!noticed) survivors.emplace_back(fault.name);
-  }
-  return survivors;
 }
 
 }  // namespace gradview
