@@ -69,6 +69,7 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
   const Spec full{"full", {}};
   std::vector<Planned> out;
   bool fits = false;
+  std::size_t least_asked = SIZE_MAX;
   for (const auto& [name, value] : weights) {
     Planned planned{.name = name, .shape = shape_of(value), .projector = {}, .note = {}};
     planned.vector = planned.shape.rows == 1;
@@ -82,6 +83,7 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
       for (const auto& [regex, each] : overrides) {
         if (std::regex_search(name, regex)) spec = with_options(spec, each->options);
       }
+      least_asked = std::min(least_asked, asked_rank(spec));
       fits = fits || asked_rank(spec) <= std::min(planned.shape.rows, planned.shape.cols);
       out.push_back(adapted(planned, spec, value));
     } else {
@@ -90,8 +92,8 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
   }
   if (!fits) {
     throw std::invalid_argument(
-        fmt::format("the rank of '{}' is above the limit of every matrix that it is for",
-                    to_string(adaptation.projector)));
+        fmt::format("rank {} of '{}' is above the limit of every matrix that it is for",
+                    least_asked, to_string(adaptation.projector)));
   }
   return out;
 }

@@ -219,7 +219,8 @@ void Flags::read_config(const std::string& path) {
     }
     if (flag->given || value.is_null()) continue;
     const Words words = words_of(value, name);
-    if (words.empty() && !flag->kind.empty()) continue;
+    if (words == Words{""} || (words.empty() && !flag->kind.empty()))
+      continue;  // not given then either
     flag->assign(words);
     flag->given = true;
   }
