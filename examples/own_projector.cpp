@@ -1,6 +1,6 @@
 // test: --task reach --projector full row_sums --optimizer sgd --steps 60 --quiet --out @DIR@/run
 // A projector and a task of one's own: compare_main gives them every flag, sweep, table and plot.
-#include <gradview/experiments/compare.hpp>
+#include <gradview/experiments/compare/compare.hpp>
 #include <gradview/projections/registry.hpp>
 using namespace gradview;
 

@@ -19,11 +19,15 @@ if grep -rlE "$GRADVIEW_SOURCE|$GRADVIEW_BUILD" "$work"/prefix/lib*/cmake; then
   exit 1
 fi
 
-quietly "$CMAKE" -S "$GRADVIEW_SOURCE/examples" -B "$work/examples" -DCMAKE_PREFIX_PATH="$work/prefix" \
+mkdir "$work/sources"  # the examples, and the one that docs/adding-a-projector.md shows
+cp "$GRADVIEW_SOURCE"/examples/* "$work/sources"
+awk '/^```cpp/ {on = 1; next} /^```/ {on = 0} on' "$GRADVIEW_SOURCE/docs/adding-a-projector.md" \
+  >"$work/sources/adding_a_projector.cpp"
+quietly "$CMAKE" -S "$work/sources" -B "$work/examples" -DCMAKE_PREFIX_PATH="$work/prefix" \
   -DCMAKE_BUILD_TYPE=Debug
 quietly "$CMAKE" --build "$work/examples" --parallel 2
 examples=0
-for source in "$GRADVIEW_SOURCE"/examples/*.cpp; do
+for source in "$work"/sources/*.cpp; do
   [ -e "$source" ] || continue
   name=$(basename "$source" .cpp)
   mkdir -p "$work/run/$name"

@@ -36,14 +36,15 @@ struct Operand {
 
 // Rows of C are computed in blocks of a fixed size, so that the bits do not depend on the number of
 // threads.
-constexpr std::size_t kBlockRows = 128;
+constexpr std::size_t kBlockRows = 512;
 constexpr std::size_t kSmallestSplit = std::size_t{1}
                                        << 24;  // multiply-adds below which one call is best
 
 void gemm(const char* who, double alpha, Operand a, Operand b, double beta, Matrix& c) {
-  const auto [m, k] = a.shape();
-  const auto [k2, n] = b.shape();
-  if (k != k2) {
+  const std::size_t m = a.shape().rows;
+  const std::size_t k = a.shape().cols;
+  const std::size_t n = b.shape().cols;
+  if (b.shape().rows != k) {
     throw std::invalid_argument(std::string(who) + ": the inner sizes of " + to_string(a.shape()) +
                                 " and " + to_string(b.shape()) + " differ");
   }

@@ -53,13 +53,13 @@ std::string to_string(const Spec& spec) {
 }
 
 Spec with_options(Spec spec, const std::vector<std::pair<std::string, std::string>>& more) {
-  for (const auto& [key, value] : more) {
+  for (const auto& each : more) {
     const auto same = std::find_if(spec.options.begin(), spec.options.end(),
-                                   [&](const auto& option) { return option.first == key; });
+                                   [&](const auto& option) { return option.first == each.first; });
     if (same != spec.options.end()) {
-      same->second = value;
+      same->second = each.second;
     } else {
-      spec.options.emplace_back(key, value);
+      spec.options.push_back(each);
     }
   }
   return spec;
@@ -100,8 +100,10 @@ double checked_number(const std::string& what, const std::string& text, const Ra
 
 std::size_t checked_count(const std::string& what, const std::string& text, const Range& range) {
   const auto value = parse_integer(text);
-  if (!value || *value < 0 || !range.contains(static_cast<double>(*value))) {
-    refuse(what, text, "a whole number", range);
+  Range natural = range;
+  natural.least = std::max(range.least, 0.0);
+  if (!value || !natural.contains(static_cast<double>(*value))) {
+    refuse(what, text, "a whole number", natural);
   }
   return static_cast<std::size_t>(*value);
 }

@@ -32,17 +32,6 @@ void require_match(const std::string& flag, const std::string& pattern, const st
                               join(names, ", ") + did_you_mean(pattern, names));
 }
 
-// The rank that a spec asks for, where its method has one.
-std::size_t asked_rank(const Spec& spec) {
-  for (const OptionHelp& option : find_projector(spec.name).options) {
-    if (option.key != "rank") continue;
-    const std::string* given = spec.find("rank");
-    return checked_count("option 'rank' of " + spec.name, given ? *given : option.value,
-                         {.least = 1});
-  }
-  return 0;
-}
-
 Planned adapted(Planned planned, const Spec& spec, const Matrix& weight) {
   planned.projector = spec;
   planned.trained = count_numbers(spec, planned.shape).trained;
@@ -55,6 +44,16 @@ Planned adapted(Planned planned, const Spec& spec, const Matrix& weight) {
 }
 
 }  // namespace
+
+std::size_t asked_rank(const Spec& spec) {
+  for (const OptionHelp& option : find_projector(spec.name).options) {
+    if (option.key != "rank") continue;
+    const std::string* given = spec.find("rank");
+    return checked_count("option 'rank' of " + spec.name, given ? *given : option.value,
+                         {.least = 1});
+  }
+  return 0;
+}
 
 std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
                           const std::vector<std::string>& before_softmax) {

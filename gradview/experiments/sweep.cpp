@@ -5,14 +5,21 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "gradview/experiments/jobs.hpp"
+#include "gradview/experiments/driver/jobs.hpp"
 
 namespace gradview {
 
 void Sweep::prepare(const std::vector<std::uint64_t>& seeds) {
   std::vector<std::shared_ptr<const Task>> made(seeds.size());
-  run_jobs(seeds.size(), jobs_, [&](std::size_t i) { made[i] = family_.make(seeds[i]); });
-  for (std::size_t i = 0; i < seeds.size(); ++i) tasks_[seeds[i]] = std::move(made[i]);
+  std::vector<StartScores> scores(seeds.size());
+  run_jobs(seeds.size(), jobs_, [&](std::size_t i) {
+    made[i] = family_.make(seeds[i]);
+    scores[i] = evaluate_start(*made[i]);
+  });
+  for (std::size_t i = 0; i < seeds.size(); ++i) {
+    tasks_[seeds[i]] = std::move(made[i]);
+    starts_[seeds[i]] = scores[i];
+  }
 }
 
 void Sweep::restore(const std::vector<std::uint64_t>& reported_seeds) {
@@ -45,7 +52,8 @@ void Sweep::run(const std::vector<RunKey>& keys) {
     TrainingSettings settings = settings_;
     if (!key.test)
       settings.eval_every *= 2;  // searching needs the end, and enough of the way for matching
-    Run run = train(task(key.seed), key.curve, key.lr, key.seed, key.test, settings);
+    Run run = train(task(key.seed), starts_.at(key.seed), key.curve, key.lr, key.seed, key.test,
+                    settings);
     const Row* last = run.last("validation");
     const std::string what = fmt::format(
         "{} {} lr {:.2g} seed {}: {}", key.curve.method, key.curve.optimizer, key.lr, key.seed,

@@ -8,8 +8,8 @@
 #include <tuple>
 #include <vector>
 
-#include "gradview/experiments/progress.hpp"
-#include "gradview/experiments/run_folder.hpp"
+#include "gradview/experiments/driver/progress.hpp"
+#include "gradview/experiments/driver/run_folder.hpp"
 #include "gradview/experiments/training.hpp"
 
 namespace gradview {
@@ -51,6 +51,7 @@ class Sweep {
   RunFolder& folder_;
   Progress& progress_;
   std::map<std::uint64_t, std::shared_ptr<const Task>> tasks_;
+  std::map<std::uint64_t, StartScores> starts_;
   std::map<Id, Run> runs_;
   bool started_file_ = false;
   std::mutex mutex_;

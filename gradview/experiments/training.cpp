@@ -8,7 +8,7 @@
 
 #include "gradview/core/linalg.hpp"
 #include "gradview/core/rng.hpp"
-#include "gradview/experiments/program.hpp"
+#include "gradview/experiments/driver/program.hpp"
 #include "gradview/projections/registry.hpp"
 
 namespace gradview {
@@ -114,8 +114,12 @@ Adaptation adaptation_of(const std::string& method, const TrainingSettings& sett
   return out;
 }
 
-Run train(const Task& task, const Curve& curve, double lr, std::uint64_t seed, bool test,
-          const TrainingSettings& settings) {
+StartScores evaluate_start(const Task& task) {
+  return {task.evaluate(task.start(), Split::validation), task.evaluate(task.start(), Split::old)};
+}
+
+Run train(const Task& task, const StartScores& start, const Curve& curve, double lr,
+          std::uint64_t seed, bool test, const TrainingSettings& settings) {
   const Stopwatch wall;
   double train_seconds = 0;
   Trainer trainer(task, curve, lr, seed, settings);
@@ -144,8 +148,9 @@ Run train(const Task& task, const Curve& curve, double lr, std::uint64_t seed, b
     const bool last = step == settings.steps;
     const bool logged = last || step % settings.eval_every == 0;
     if (logged) {
-      add(step, "old", task.evaluate(trainer.weights, Split::old));
-      const Score score = task.evaluate(trainer.weights, Split::validation);
+      add(step, "old", step == 0 ? start.old : task.evaluate(trainer.weights, Split::old));
+      const Score score =
+          step == 0 ? start.validation : task.evaluate(trainer.weights, Split::validation);
       Row& row = add(step, "validation", score);
       row.diverged = !std::isfinite(score.loss);
       if (row.diverged) return run;

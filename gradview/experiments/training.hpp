@@ -18,11 +18,16 @@ struct TrainingSettings {
 
 Adaptation adaptation_of(const std::string& method, const TrainingSettings& settings);
 
+struct StartScores {  // what every run of a seed begins with, evaluated once
+  Score validation, old;
+};
+StartScores evaluate_start(const Task& task);
+
 // Trains from task.start(). Rows at step 0, every eval_every steps and at the end; a test row at
 // the end where `test`. A run that leaves the finite numbers ends there, marked as diverged. Throws
 // Interrupted on a signal.
-Run train(const Task& task, const Curve& curve, double lr, std::uint64_t seed, bool test,
-          const TrainingSettings& settings);
+Run train(const Task& task, const StartScores& start, const Curve& curve, double lr,
+          std::uint64_t seed, bool test, const TrainingSettings& settings);
 
 // Seconds of one training step of each curve (median of `repeats`), taken in turn on an otherwise
 // idle machine.

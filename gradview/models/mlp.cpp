@@ -41,12 +41,13 @@ Mlp::Pass Mlp::forward(const Weights& weights, Matrix x) const {
   return pass;
 }
 
-Matrix Mlp::outputs(const Weights& weights, Matrix x) const {
+Matrix Mlp::outputs(const Weights& weights, const Matrix& x) const {
+  Matrix y;
   for (std::size_t layer = 0; layer < layers(); ++layer) {
-    x = linear_forward(x, weights[weight_name(layer)], weights[bias_name(layer)]);
-    if (layer + 1 < layers()) activate(activation, x);
+    y = linear_forward(layer == 0 ? x : y, weights[weight_name(layer)], weights[bias_name(layer)]);
+    if (layer + 1 < layers()) activate(activation, y);
   }
-  return x;
+  return y;
 }
 
 void Mlp::backward(const Weights& weights, const Pass& pass, Matrix delta,

@@ -25,7 +25,7 @@ struct Mlp {
     Matrix outputs;
   };
   Pass forward(const Weights& weights, Matrix x) const;
-  Matrix outputs(const Weights& weights, Matrix x) const;  // forward, keeping nothing
+  Matrix outputs(const Weights& weights, const Matrix& x) const;  // forward, keeping nothing
   // From ∂L/∂outputs to the gradient of every weight and bias, last layer first.
   void backward(const Weights& weights, const Pass& pass, Matrix delta,
                 const Collect& collect) const;

@@ -13,7 +13,7 @@
 
 #include "gradview/core/error.hpp"
 #include "gradview/core/text.hpp"
-#include "gradview/experiments/program.hpp"
+#include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/task.hpp"
 #include "gradview/experiments/tasks/images.hpp"
 #include "gradview/experiments/training.hpp"

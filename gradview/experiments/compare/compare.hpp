@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "gradview/experiments/flags.hpp"
+#include "gradview/experiments/driver/flags.hpp"
 #include "gradview/experiments/training.hpp"
 
 namespace gradview {
@@ -41,8 +41,5 @@ struct CompareSettings {
 // The whole program; a main of one line gives a user's own projectors and tasks every flag, sweep,
 // table and plot.
 int compare_main(int argc, const char* const* argv);
-
-void print_projectors();  // one line each, name first
-void print_projector_help(const std::string& name);
 
 }  // namespace gradview

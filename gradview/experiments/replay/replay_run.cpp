@@ -1,4 +1,4 @@
-#include "gradview/experiments/replay_run.hpp"
+#include "gradview/experiments/replay/replay_run.hpp"
 
 #include <fmt/format.h>
 
@@ -14,21 +14,6 @@
 #include "gradview/projections/registry.hpp"
 
 namespace gradview {
-namespace {
-
-// The rank that a spec asks for, 0 where its method has none.
-std::size_t asked_rank(const Spec& spec) {
-  for (const OptionHelp& option : find_projector(spec.name).options) {
-    if (option.key != "rank") continue;
-    const std::string* given = spec.find("rank");
-    return checked_count("option 'rank' of " + spec.name, given ? *given : option.value,
-                         {.least = 1});
-  }
-  return 0;
-}
-
-}  // namespace
-
 ReplayRun::ReplayRun(std::string projector, Optimizer::Settings settings, const Weights& start,
                      const std::vector<std::string>& recorded, InitialFactors* factors)
     : projector_(std::move(projector)),

@@ -1,4 +1,4 @@
-#include "gradview/experiments/table.hpp"
+#include "gradview/experiments/compare/table.hpp"
 
 #include <fmt/format.h>
 

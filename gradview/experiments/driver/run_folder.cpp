@@ -1,4 +1,4 @@
-#include "gradview/experiments/run_folder.hpp"
+#include "gradview/experiments/driver/run_folder.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>

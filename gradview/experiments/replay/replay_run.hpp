@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "gradview/experiments/adaptation.hpp"
-#include "gradview/experiments/replay_files.hpp"
+#include "gradview/experiments/replay/replay_files.hpp"
 
 namespace gradview {
 

@@ -1,4 +1,4 @@
-#include "gradview/experiments/replay_settings.hpp"
+#include "gradview/experiments/replay/replay_settings.hpp"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <stdexcept>
 
-#include "gradview/experiments/compare.hpp"
+#include "gradview/experiments/driver/help.hpp"
 #include "gradview/io/descriptor.hpp"
 #include "gradview/projections/registry.hpp"
 
@@ -14,15 +14,6 @@ namespace gradview {
 namespace {
 
 namespace fs = std::filesystem;
-
-void print_optimizers() {
-  for (const RuleHelp& rule : describe_optimizers()) {
-    fmt::print("{} — {}\n", rule.name, rule.summary);
-    for (const OptionHelp& option : rule.options) {
-      fmt::print("  {:<16}{:<44}{}\n", option.key, option.value, option.help);
-    }
-  }
-}
 
 bool same_path(const std::string& one, const std::string& other) {
   return fs::absolute(one).lexically_normal() == fs::absolute(other).lexically_normal();

@@ -1,4 +1,4 @@
-#include "gradview/experiments/replay_files.hpp"
+#include "gradview/experiments/replay/replay_files.hpp"
 
 #include <algorithm>
 #include <array>

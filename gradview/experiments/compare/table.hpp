@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "gradview/experiments/comparison.hpp"
+#include "gradview/experiments/compare/comparison.hpp"
 
 namespace gradview {
 

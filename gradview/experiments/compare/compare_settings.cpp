@@ -4,20 +4,15 @@
 #include <stdexcept>
 
 #include "gradview/core/text.hpp"
-#include "gradview/experiments/compare.hpp"
-#include "gradview/experiments/jobs.hpp"
+#include "gradview/experiments/compare/compare.hpp"
+#include "gradview/experiments/driver/help.hpp"
+#include "gradview/experiments/driver/jobs.hpp"
 #include "gradview/projections/registry.hpp"
 
 namespace gradview {
 namespace {
 
 const Range kAtLeastOne{.least = 1, .most = 1e9};
-
-void print_options(const std::vector<OptionHelp>& options) {
-  for (const OptionHelp& option : options) {
-    fmt::print("  {:<16}{:<44}{}\n", option.key, option.value, option.help);
-  }
-}
 
 void require_distinct(const std::string& flag, const std::vector<std::string>& specs) {
   if (specs.empty()) throw std::invalid_argument(flag + " needs at least one spec");
@@ -55,27 +50,6 @@ std::vector<Override> read_overrides(const std::vector<std::string>& words,
 }
 
 }  // namespace
-
-void print_projectors() {
-  for (const Method& method : projectors()) fmt::print("{:<12}{}\n", method.name, method.summary);
-}
-
-void print_projector_help(const std::string& name) {
-  const Method& method = find_projector(name);
-  fmt::print("{} — {}\n", method.name, method.summary);
-  if (!method.options.empty()) fmt::print("\noptions, as in {}:key=value,…\n", method.name);
-  print_options(method.options);
-  const Matrix weight = zeros({8, 6});
-  const auto projector = make_projector({name, {}}, Site{"w", weight});
-  std::vector<std::string> factors;
-  projector->fields([&](std::string_view field, Matrix& value, Role role) {
-    factors.push_back(fmt::format("{} ({}{})", field, role == Role::frozen ? "frozen, " : "",
-                                  to_string(shape_of(value))));
-  });
-  if (!factors.empty()) {
-    fmt::print("\nstate by name, for an 8 x 6 matrix: {}\n", join(factors, ", "));
-  }
-}
 
 void CompareSettings::declare(Flags& flags) {
   flags.list("projector", projectors, "SPEC",
@@ -119,12 +93,8 @@ void CompareSettings::declare(Flags& flags) {
   flags.print("list", "", "name the projectors and end",
               [](const std::string&) { print_projectors(); });
   flags.print("help-projector", "NAME", "options of a projector", print_projector_help);
-  flags.print("help-optimizer", "", "options of the optimizers", [](const std::string&) {
-    for (const RuleHelp& rule : describe_optimizers()) {
-      fmt::print("{} — {}\n", rule.name, rule.summary);
-      print_options(rule.options);
-    }
-  });
+  flags.print("help-optimizer", "", "options of the optimizers",
+              [](const std::string&) { print_optimizers(); });
   flags.print("list-tasks", "", "name the tasks and their options", [](const std::string&) {
     for (const TaskKind& kind : tasks()) {
       fmt::print("{:<12}{}\n", kind.name, kind.summary);

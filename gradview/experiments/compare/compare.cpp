@@ -1,4 +1,4 @@
-#include "gradview/experiments/compare.hpp"
+#include "gradview/experiments/compare/compare.hpp"
 
 #include <fmt/format.h>
 
@@ -10,11 +10,11 @@
 #include "gradview/core/error.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
-#include "gradview/experiments/comparison.hpp"
-#include "gradview/experiments/plots.hpp"
-#include "gradview/experiments/program.hpp"
+#include "gradview/experiments/compare/comparison.hpp"
+#include "gradview/experiments/compare/table.hpp"
+#include "gradview/experiments/driver/plots.hpp"
+#include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/sweep.hpp"
-#include "gradview/experiments/table.hpp"
 #include "gradview/experiments/tuning.hpp"
 #include "gradview/projections/registry.hpp"
 
@@ -31,7 +31,6 @@ class Compare {
   Compare(const CompareSettings& settings, const TaskFamily& family, RunFolder& folder,
           Progress& progress)
       : settings_(settings),
-        folder_(folder),
         progress_(progress),
         sweep_(family, settings.training, settings.jobs, folder, progress),
         curves_(settings.curves()),
@@ -225,7 +224,6 @@ class Compare {
   }
 
   const CompareSettings& settings_;
-  RunFolder& folder_;
   Progress& progress_;
   Sweep sweep_;
   std::vector<Curve> curves_;

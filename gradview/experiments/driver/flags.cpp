@@ -1,4 +1,4 @@
-#include "gradview/experiments/flags.hpp"
+#include "gradview/experiments/driver/flags.hpp"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "gradview/experiments/replay.hpp"
+#include "gradview/experiments/replay/replay.hpp"
 
 #include <fmt/format.h>
 
@@ -8,10 +8,10 @@
 #include "gradview/core/error.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
-#include "gradview/experiments/program.hpp"
-#include "gradview/experiments/progress.hpp"
-#include "gradview/experiments/replay_run.hpp"
-#include "gradview/experiments/replay_settings.hpp"
+#include "gradview/experiments/driver/program.hpp"
+#include "gradview/experiments/driver/progress.hpp"
+#include "gradview/experiments/replay/replay_run.hpp"
+#include "gradview/experiments/replay/replay_settings.hpp"
 #include "gradview/io/csv.hpp"
 #include "gradview/io/safetensors_header.hpp"
 

@@ -5,7 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "gradview/experiments/flags.hpp"
+#include "gradview/experiments/driver/flags.hpp"
 
 namespace gradview {
 

@@ -1,4 +1,4 @@
-#include "gradview/experiments/plots.hpp"
+#include "gradview/experiments/driver/plots.hpp"
 
 #include <fcntl.h>
 #include <spawn.h>

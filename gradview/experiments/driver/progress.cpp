@@ -1,4 +1,4 @@
-#include "gradview/experiments/progress.hpp"
+#include "gradview/experiments/driver/progress.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "gradview/experiments/flags.hpp"
+#include "gradview/experiments/driver/flags.hpp"
 #include "gradview/optim/optimizer.hpp"
 
 namespace gradview {

@@ -1,4 +1,4 @@
-#include "gradview/experiments/comparison.hpp"
+#include "gradview/experiments/compare/comparison.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -42,21 +42,19 @@ struct Old {
   double accuracy = kNaN, loss = kNaN;
 };
 
-// The old task where the run first passes the new task's accuracy `level`.
+// The most of the old task that is left at a logged step where the new task's accuracy is at least
+// `level`.
 Old old_at(const Run& run, double level) {
   const auto now = rows_of(run, "validation");
   const auto old = rows_of(run, "old");
+  Old best;
   for (std::size_t i = 0; i < std::min(now.size(), old.size()); ++i) {
     if (!(*now[i]->accuracy >= level)) continue;
-    if (i == 0) return {*old[i]->accuracy, *old[i]->loss};
-    const double before = *now[i - 1]->accuracy;
-    const double part = (level - before) / (*now[i]->accuracy - before);
-    const auto between = [&](std::optional<double> Row::*field) {
-      return *(old[i - 1]->*field) + part * (*(old[i]->*field) - *(old[i - 1]->*field));
-    };
-    return {between(&Row::accuracy), between(&Row::loss)};
+    if (std::isnan(best.accuracy) || *old[i]->accuracy > best.accuracy) {
+      best = {*old[i]->accuracy, *old[i]->loss};
+    }
   }
-  return {};
+  return best;
 }
 
 using BySeed = std::map<std::uint64_t, std::vector<const Run*>>;
@@ -185,9 +183,10 @@ Line line_of(const Evidence& one, const Evidence& reference, double target, bool
 std::vector<Contrast> contrast(const std::vector<Line>& lines,
                                const std::vector<std::pair<std::string, std::string>>& pairs) {
   std::vector<Contrast> out;
-  for (const auto& [method, control] : pairs) {
+  for (const auto& pair : pairs) {
+    const std::string& control = pair.second;
     for (const Line& one : lines) {
-      if (one.curve.method != method) continue;
+      if (one.curve.method != pair.first) continue;
       const auto other = std::find_if(lines.begin(), lines.end(), [&](const Line& line) {
         return line.curve == Curve{control, one.curve.optimizer};
       });
@@ -196,8 +195,8 @@ std::vector<Contrast> contrast(const std::vector<Line>& lines,
       for (std::size_t i = 0; i < one.seeds.size(); ++i) {
         differences.push_back(one.seeds[i].accuracy - other->seeds[i].accuracy);
       }
-      out.push_back(
-          {method, control, one.curve.optimizer, t_interval(differences), t_test(differences), ""});
+      out.push_back({pair.first, control, one.curve.optimizer, t_interval(differences),
+                     t_test(differences), ""});
     }
   }
   return out;

@@ -1,4 +1,4 @@
-#include "gradview/experiments/program.hpp"
+#include "gradview/experiments/driver/program.hpp"
 
 #include <fmt/format.h>
 
@@ -8,7 +8,7 @@
 #include <stdexcept>
 
 #include "gradview/core/error.hpp"
-#include "gradview/experiments/flags.hpp"
+#include "gradview/experiments/driver/flags.hpp"
 
 namespace gradview {
 namespace {

@@ -1,4 +1,4 @@
-#include "gradview/experiments/jobs.hpp"
+#include "gradview/experiments/driver/jobs.hpp"
 
 #include <algorithm>
 #include <atomic>
