@@ -1,6 +1,5 @@
 // One optimizer step of a linear layer, δ and x given: collect and step, without forward and
 // backward.
-
 //     build/bin/bench_step --benchmark_repetitions=5 --benchmark_enable_random_interleaving=true
 #include <benchmark/benchmark.h>
 

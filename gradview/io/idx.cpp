@@ -14,8 +14,8 @@
 namespace gradview {
 namespace {
 
-constexpr std::size_t largest = std::size_t{1} << 31;
-constexpr std::size_t growth = std::size_t{1} << 20;
+constexpr std::size_t kLargest = std::size_t{1} << 31;
+constexpr std::size_t kGrowth = std::size_t{1} << 20;
 
 // The bytes of a file in order, inflated on the way if it starts as gzip does.
 class ByteStream {
@@ -108,11 +108,11 @@ IdxArray read_idx(const std::string& path) {
   IdxArray array{read_shape(stream), {}};
   std::size_t size = 1;
   for (const std::size_t n : array.shape) {
-    if (n != 0 && size > largest / n) stream.fail("claims more than 2^31 values");
+    if (n != 0 && size > kLargest / n) stream.fail("claims more than 2^31 values");
     size *= n;
   }
   while (array.values.size() < size) {
-    const std::size_t had = array.values.size(), wanted = std::min(growth, size - had);
+    const std::size_t had = array.values.size(), wanted = std::min(kGrowth, size - had);
     array.values.resize(had + wanted);
     const std::size_t got = stream.read(array.values.data() + had, wanted);
     if (got < wanted) {
