@@ -594,7 +594,9 @@ TEST(Training, AnyNumberOfJobsAndThreadsGivesTheSameBits) {
     std::vector<std::string> out(2 * kCurves.size());
     run_jobs(out.size(), jobs, [&](std::size_t i) {
       const std::uint64_t seed = 1 + i % 2;
-      out[i] = timeless(train(*family.make(seed), kCurves[i / 2], 0.05, seed, true, brief()));
+      const auto task = family.make(seed);
+      out[i] =
+          timeless(train(*task, evaluate_start(*task), kCurves[i / 2], 0.05, seed, true, brief()));
     });
     return out;
   };
@@ -605,9 +607,11 @@ TEST(Training, AnyNumberOfJobsAndThreadsGivesTheSameBits) {
   TrainingSettings s = brief();
   s.steps = 3;
   s.batch_size = 256;
-  const std::string one = timeless(train(*large, kCurves[0], 0.05, 1, true, s));
+  const std::string one =
+      timeless(train(*large, evaluate_start(*large), kCurves[0], 0.05, 1, true, s));
   set_threads(3);
-  const std::string three = timeless(train(*large, kCurves[0], 0.05, 1, true, s));
+  const std::string three =
+      timeless(train(*large, evaluate_start(*large), kCurves[0], 0.05, 1, true, s));
   set_threads(1);
   EXPECT_EQ(one, three);
 }
