@@ -23,9 +23,13 @@ struct RunKey {
 
 class Sweep {
  public:
-  Sweep(const TaskFamily& family, const TrainingSettings& settings, std::size_t jobs,
-        RunFolder& folder, Progress& progress)
-      : family_(family), settings_(settings), jobs_(jobs), folder_(folder), progress_(progress) {}
+  Sweep(TaskFamily family, TrainingSettings settings, std::size_t jobs, RunFolder& folder,
+        Progress& progress)
+      : family_(std::move(family)),
+        settings_(std::move(settings)),
+        jobs_(jobs),
+        folder_(folder),
+        progress_(progress) {}
 
   void prepare(
       const std::vector<std::uint64_t>& seeds);  // makes (or loads) what the tasks start from
@@ -45,8 +49,8 @@ class Sweep {
     return {curve.method, curve.optimizer, lr, seed};
   }
 
-  const TaskFamily& family_;
-  const TrainingSettings& settings_;
+  TaskFamily family_;
+  TrainingSettings settings_;
   std::size_t jobs_;
   RunFolder& folder_;
   Progress& progress_;
