@@ -187,8 +187,8 @@ def draw_diverged(ax, curves):
 
 
 def draw_forgetting(ax, curves, measure):
-    ax.set(title=f"(c) forgetting along training:\n{measure.better} at equal new {measure.name} is "
-           "better", xlabel=f"new task: validation {measure.label}",
+    ax.set(title=f"(c) forgetting at the reported rate: {measure.better}\nis better (the table matches "
+           "over all rates)", xlabel=f"new task: validation {measure.label}",
            ylabel=f"old task: validation {measure.label}")
     for curve in reversed(curves):  # the reference on top
         new, old = (series(curve, split, measure.column).mean(axis=1) * measure.factor
