@@ -288,12 +288,11 @@ int run(int argc, const char* const* argv) {
   progress.clear();
   fmt::print("{}", table_text(table, settings.margin / 100));
   std::fflush(stdout);
-  if (settings.task.rfind("fashion", 0) == 0) {
-    fmt::print("{} steps are a {} run: {}\n", settings.training.steps,
-               settings.training.steps < 1000 ? "short" : "longer",
-               settings.training.steps < 1000
-                   ? "methods that start slowly are still learning; at 3,000 the order changes"
-                   : "compare it with a short one (300), where the order is another");
+  if (settings.training.steps < 1000) {
+    fmt::print(
+        "{} steps are a short run: a method that starts slowly is still learning; see --steps 3000 "
+        "before ranking\n",
+        settings.training.steps);
   }
   if (!no_picture.empty()) fmt::print(stderr, "note: {}\n", no_picture);
   fmt::print(stderr, "run folder: {}\n", folder.path());
