@@ -10,7 +10,9 @@ struct RowSums final : Projector {  // ΔW = u 1ᵀ, Jᵀ G = G 1
   static Count count(const Options&, Shape shape) { return {.trained = shape.rows}; }
   Factors project(const Gradient& g, const Matrix&) const override { return {fold_columns(g, 1)}; }
   void lift(const Factors& u, Matrix& w) const override { w += u[0]; }
-  double entry(const Factors& u, size_t i, size_t) const override { return u[0](i, 0); }
+  double entry(const Factors& u, const Matrix&, size_t i, size_t) const override {
+    return u[0](i, 0);
+  }
 };
 FunctionTask reach(std::uint64_t seed) {  // L = ½‖W − T‖²
   const Matrix t = normal({4, 3}, 1, {seed, Purpose::data});

@@ -8,11 +8,15 @@
 //  zero         retracting zero changes no bit
 //  order        retract − lift is zero where ΔW is linear, else of second order
 //  inverse      retracting u, then −u, returns W
-//  descent      one Optimizer::step of plain SGD lowers a quadratic and is W − η JJᵀG to second
-//  order resume       saved and restored state gives the next step bit for bit size         trained
-//  and stored numbers are what count() says formula      what retract adds to W is entry(θ + u) −
-//  entry(θ) expectation  mean and variance of JJᵀG over the frames are the declared ones, within
-//  five standard errors drift        W − W₀ stays ΔW(θ) − ΔW(θ₀) over 10⁴ steps
+//  descent      one Optimizer::step of plain SGD lowers a quadratic
+//  operation    … and is W − η T(G) to second order, T(G) = lift(rate · precondition(project(G)))
+//  resume       saved and restored state gives the next steps bit for bit
+//  size         trained and stored numbers are what count() says
+//  formula      what retract adds to W is entry(θ + u) − entry(θ)
+//  product      W − W₀ is the low-rank product that an export would write, at the start and later
+//  expectation  mean and variance of JJᵀG over the frames are the declared ones, within five
+//               standard errors
+//  drift        W − W₀ stays ΔW(θ) − ΔW(θ₀) over 10⁴ steps
 //
 // Each runs on a tall, a wide and a square matrix. Choose specs with alpha ≠ rank and rank > 1: a
 // wrong scale hides behind alpha = rank. A projector exempts itself from a law, with the reason,

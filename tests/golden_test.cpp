@@ -89,13 +89,6 @@ std::vector<std::size_t> kept_steps() {
   return steps;
 }
 
-Matrix rows(const Matrix& a, std::size_t first, std::size_t count) {
-  const std::size_t n = a.shape()[1];
-  Matrix out = uninitialized({count, n});
-  std::copy_n(a.data() + first * n, count * n, out.data());
-  return out;
-}
-
 struct Pass {
   double loss;
   Gradient body, head;

@@ -192,7 +192,7 @@ TEST(Registry, CappedRankKeepsTheScaleOfTheRankAskedFor) {
   ASSERT_EQ(shape_of(theta[0]), (Shape{3, 3}));
   double product = 0;
   for (std::size_t k = 0; k < 3; ++k) product += theta[0](1, k) * theta[1](k, 4);
-  EXPECT_NEAR(projector->entry(theta, 1, 4), 0.5 * product, 1e-15);
+  EXPECT_NEAR(projector->entry(theta, {}, 1, 4), 0.5 * product, 1e-15);
 }
 
 TEST(Registry, NamesAreUniqueAndEveryMethodIsDescribed) {
@@ -270,10 +270,10 @@ TEST(OptimizerSpec, RulesAreThoseOfTheirFormulas) {
     const OptimizerSpec spec = rule(c.spec);
     Moments moments = spec.rule.start({1, 1});
     Matrix g = matrix({{2}});
-    spec.rule.apply(g, moments);
+    spec.rule.apply(g, moments, g);
     EXPECT_NEAR(g(0, 0), c.first, 1e-11) << c.spec;  // eps of 1e-12 beside 2, and rounding
     g(0, 0) = -1;
-    spec.rule.apply(g, moments);
+    spec.rule.apply(g, moments, g);
     EXPECT_NEAR(g(0, 0), c.second, 1e-11) << c.spec;
   }
 }

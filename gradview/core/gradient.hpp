@@ -28,6 +28,7 @@ class Gradient {
 
   void add(Gradient more, double s = 1);  // this += s · more; shares the terms' arrays
   Shape shape() const { return shape_; }
+  bool empty() const { return terms_.empty(); }  // no term: zero
   bool finite() const;
 
   Matrix materialize() const;  // G itself, m x n: the one costly act, visible where it is done

@@ -45,6 +45,30 @@ Svd svd(const Matrix& a) {
   return out;
 }
 
+Matrix solve(const Matrix& a, const Matrix& b) {
+  require_finite("solve", a);
+  require_finite("solve", b);
+  if (a.shape()[0] != a.shape()[1]) {
+    throw std::invalid_argument("solve: a is " + to_string(shape_of(a)) + ", expected a square");
+  }
+  require_shape("solve", "b", shape_of(b), {a.shape()[0], b.shape()[1]});
+  try {
+    return row_major(xt::linalg::solve(a, b));
+  } catch (const std::runtime_error&) {
+    throw std::domain_error("solve: the " + to_string(shape_of(a)) + " matrix is singular");
+  }
+}
+
+SymmetricEigen symmetric_eigen(const Matrix& a) {
+  require_finite("symmetric_eigen", a);
+  if (a.shape()[0] != a.shape()[1]) {
+    throw std::invalid_argument("symmetric_eigen: a is " + to_string(shape_of(a)) +
+                                ", expected a square");
+  }
+  const auto [values, q] = xt::linalg::eigh(a);
+  return {row_major(q), {values.begin(), values.end()}};
+}
+
 Matrix orthonormal_rows(const Matrix& a) {
   require_finite("orthonormal_rows", a);
   const auto [r, n] = shape_of(a);

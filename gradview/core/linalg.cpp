@@ -111,6 +111,46 @@ Matrix transpose(const Matrix& a) {
   return t;
 }
 
+Matrix rows(const Matrix& a, std::size_t first, std::size_t count) {
+  const auto [m, n] = shape_of(a);
+  require_shape("rows", "a", {std::min(m, first + count), n}, {first + count, n});
+  Matrix out = uninitialized({count, n});
+  std::copy_n(a.data() + first * n, count * n, out.data());
+  return out;
+}
+
+Matrix columns(const Matrix& a, std::size_t first, std::size_t count) {
+  const auto [m, n] = shape_of(a);
+  require_shape("columns", "a", {m, std::min(n, first + count)}, {m, first + count});
+  Matrix out = uninitialized({m, count});
+  for (std::size_t i = 0; i < m; ++i) {
+    std::copy_n(a.data() + i * n + first, count, out.data() + i * count);
+  }
+  return out;
+}
+
+Matrix stacked(const Matrix& top, const Matrix& bottom) {
+  const auto [m, n] = shape_of(top);
+  require_shape("stacked", "bottom", {bottom.shape()[0], bottom.shape()[1]},
+                {bottom.shape()[0], n});
+  Matrix out = uninitialized({m + bottom.shape()[0], n});
+  std::copy_n(top.data(), top.size(), out.data());
+  std::copy_n(bottom.data(), bottom.size(), out.data() + top.size());
+  return out;
+}
+
+Matrix side_by_side(const Matrix& left, const Matrix& right) {
+  const auto [m, k] = shape_of(left);
+  const std::size_t n = right.shape()[1];
+  require_shape("side_by_side", "right", shape_of(right), {m, n});
+  Matrix out = uninitialized({m, k + n});
+  for (std::size_t i = 0; i < m; ++i) {
+    std::copy_n(left.data() + i * k, k, out.data() + i * (k + n));
+    std::copy_n(right.data() + i * n, n, out.data() + i * (k + n) + k);
+  }
+  return out;
+}
+
 void scale(Matrix& y, double s) {
   const auto factor = static_cast<Real>(s);
   Real* data = y.data();

@@ -17,6 +17,11 @@ void add_matmul(Matrix& c, double s, const Matrix& a, const Matrix& b);     // c
 void add_matmul_tn(Matrix& c, double s, const Matrix& a, const Matrix& b);  // c += s aᵀ b
 Matrix transpose(const Matrix& a);
 
+Matrix rows(const Matrix& a, std::size_t first, std::size_t count);     // a block of them
+Matrix columns(const Matrix& a, std::size_t first, std::size_t count);  // likewise
+Matrix stacked(const Matrix& top, const Matrix& bottom);                // [top; bottom]
+Matrix side_by_side(const Matrix& left, const Matrix& right);           // [left right]
+
 void scale(Matrix& y, double s);                      // y *= s
 void axpy(Matrix& y, double s, const Matrix& x);      // y += s x
 Matrix difference(const Matrix& a, const Matrix& b);  // a - b
@@ -39,7 +44,14 @@ struct Svd {
   std::vector<double> singular;  // k = min(m, n), descending
   Matrix vt;                     // k x n
 };
-Svd svd(const Matrix& a);                  // throws std::domain_error on non-finite input
+Svd svd(const Matrix& a);                        // throws std::domain_error on non-finite input
+Matrix solve(const Matrix& a, const Matrix& b);  // x with a x = b, a: k x k; throws
+                                                 // std::domain_error where a is singular
+struct SymmetricEigen {                          // a = q diag(values) qᵀ
+  Matrix q;                                      // k x k, orthonormal columns
+  std::vector<double> values;                    // ascending
+};
+SymmetricEigen symmetric_eigen(const Matrix& a);  // of the lower triangle
 Matrix orthonormal_rows(const Matrix& a);  // r x n, r <= n: Qᵀ of aᵀ = QR with diag(R) > 0
 
 std::string blas_description();  // library, kernel and threads, for the records of a run

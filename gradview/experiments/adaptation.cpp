@@ -32,12 +32,15 @@ void require_match(const std::string& flag, const std::string& pattern, const st
                               join(names, ", ") + did_you_mean(pattern, names));
 }
 
-Planned adapted(Planned planned, const Spec& spec, const Matrix& weight) {
+Planned adapted(Planned planned, const Spec& spec, const Matrix& weight, std::size_t steps) {
   planned.projector = spec;
   planned.trained = count_numbers(spec, planned.shape).trained;
   const std::size_t limit = std::min(planned.shape.rows, planned.shape.cols);
   if (asked_rank(spec) > limit) planned.note = fmt::format("rank capped at {}", limit);
-  const Site site{planned.name, weight, 0, 0, planned.before_softmax};
+  const Site site{.name = planned.name,
+                  .weight = weight,
+                  .steps = steps,
+                  .before_softmax = planned.before_softmax};
   const std::string note = make_projector(spec, site)->note();
   if (!note.empty()) planned.note += (planned.note.empty() ? "" : "; ") + note;
   return planned;
@@ -76,7 +79,7 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
         std::find(before_softmax.begin(), before_softmax.end(), name) != before_softmax.end();
     if (planned.vector) {
       const bool trained = adaptation.train_biases || method.trains_biases;
-      out.push_back(trained ? adapted(planned, full, value) : planned);
+      out.push_back(trained ? adapted(planned, full, value, adaptation.steps) : planned);
     } else if (std::regex_search(name, target)) {
       Spec spec = adaptation.projector;
       for (const auto& [regex, each] : overrides) {
@@ -84,9 +87,10 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
       }
       least_asked = std::min(least_asked, asked_rank(spec));
       fits = fits || asked_rank(spec) <= std::min(planned.shape.rows, planned.shape.cols);
-      out.push_back(adapted(planned, spec, value));
+      out.push_back(adapted(planned, spec, value, adaptation.steps));
     } else {
-      out.push_back(adaptation.train_rest ? adapted(planned, full, value) : planned);
+      out.push_back(adaptation.train_rest ? adapted(planned, full, value, adaptation.steps)
+                                          : planned);
     }
   }
   if (!fits) {
@@ -102,7 +106,11 @@ void apply(const std::vector<Planned>& plan, Weights& weights, std::uint64_t see
   for (const Planned& planned : plan) {
     if (!planned.projector) continue;
     Matrix& weight = weights[planned.name];
-    const Site site{planned.name, weight, seed, 0, planned.before_softmax};
+    const Site site{.name = planned.name,
+                    .weight = weight,
+                    .seed = seed,
+                    .steps = optimizer.steps(),
+                    .before_softmax = planned.before_softmax};
     optimizer.add(planned.name, weight, make_projector(*planned.projector, site),
                   planned.before_softmax, !planned.vector);
   }

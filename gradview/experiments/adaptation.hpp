@@ -22,6 +22,7 @@ struct Adaptation {
   std::vector<Override> overrides;
   bool train_rest = false;    // matrices outside the target: under full, or frozen
   bool train_biases = false;  // vectors: under full, or frozen
+  std::size_t steps = 0;      // of the run, for methods with phases; 0: not known
 };
 
 struct Planned {

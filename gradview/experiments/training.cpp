@@ -41,6 +41,7 @@ class Trainer {
         order_(seed, task.examples()) {
     apply(plan_, weights, seed, optimizer);
     names_ = optimizer.names();
+    if (optimizer.wants_prepass()) prepass(seed);
   }
 
   Score gradients(bool collecting) {
@@ -67,6 +68,16 @@ class Trainer {
   Weights weights;
 
  private:
+  void prepass(std::uint64_t seed) {  // the mean gradient at the start over its own batches
+    BatchOrder order(seed, task_.examples(), "prepass");
+    const double share = 1 / static_cast<double>(settings_.init_batches);
+    for (std::size_t i = 0; i < settings_.init_batches; ++i) {
+      task_.loss_and_gradients(weights, order.next(settings_.batch_size),
+                               [&](const std::string& name, const Gradient& g) {
+                                 if (adapted(name)) optimizer.prepare(name, g, share);
+                               });
+    }
+  }
   bool adapted(const std::string& name) const {
     return std::find(names_.begin(), names_.end(), name) != names_.end();
   }
@@ -90,7 +101,7 @@ std::vector<std::size_t> BatchOrder::next(std::size_t size) {
     if (rest_.empty()) {
       rest_.resize(examples_);
       std::iota(rest_.begin(), rest_.end(), std::size_t{0});
-      Stream rng(seed_, Purpose::order, "", epoch_++);
+      Stream rng(seed_, Purpose::order, name_, epoch_++);
       for (std::size_t i = examples_; i > 1; --i) std::swap(rest_[i - 1], rest_[rng.below(i)]);
     }
     batch.push_back(rest_.back());
@@ -111,6 +122,7 @@ Adaptation adaptation_of(const std::string& method, const TrainingSettings& sett
   }
   out.train_rest = settings.train_rest;
   out.train_biases = settings.train_biases;
+  out.steps = settings.steps;
   return out;
 }
 

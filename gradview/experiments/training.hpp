@@ -9,6 +9,7 @@ namespace gradview {
 
 struct TrainingSettings {
   std::size_t steps = 300, batch_size = 128, eval_every = 25, accumulate = 1;
+  std::size_t init_batches = 8;  // of the pre-pass, for methods that start from a gradient
   std::string schedule = "cosine";
   double clip = std::numeric_limits<double>::infinity();
   std::string target = ".";
@@ -40,12 +41,14 @@ std::vector<double> step_seconds(const Task& task,
 // of them.
 class BatchOrder {
  public:
-  BatchOrder(std::uint64_t seed, std::size_t examples) : seed_(seed), examples_(examples) {}
+  BatchOrder(std::uint64_t seed, std::size_t examples, std::string name = "")
+      : seed_(seed), examples_(examples), name_(std::move(name)) {}
   std::vector<std::size_t> next(std::size_t size);
 
  private:
   std::uint64_t seed_;
   std::size_t examples_, epoch_ = 0;
+  std::string name_;               // of the order: one seed has several
   std::vector<std::size_t> rest_;  // of the present epoch, taken from the back
 };
 

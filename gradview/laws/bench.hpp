@@ -13,6 +13,7 @@ namespace gradview::laws {
 
 constexpr double kEps = std::numeric_limits<Real>::epsilon();
 constexpr std::uint64_t kSeed = 20230703;
+constexpr std::size_t kSteps = 10000;  // of the runs, as the methods are told
 
 using Wrap = std::function<std::unique_ptr<Projector>(std::unique_ptr<Projector>)>;
 
@@ -35,16 +36,29 @@ inline double norm(const Factors& f) { return std::sqrt(inner(f, f)); }
 class Bench {
  public:
   Bench(const Spec& spec, Shape shape, const Wrap& wrap, std::uint64_t seed = kSeed)
-      : spec_(spec), wrap_(wrap), seed_(seed), weight(draw(shape, 1)), g(draw(shape, 2)) {
+      : spec_(spec),
+        wrap_(wrap),
+        seed_(seed),
+        start(draw(shape, 1)),
+        weight(start),
+        g(draw(shape, 2)) {
     projector = make();
-    projector->refresh(Gradient::dense(g), site(0));
+    begin(*projector, g);
+  }
+
+  // What the optimizer does before the first project.
+  void begin(Projector& p, const Matrix& gradient) const {
+    p.start(Gradient::dense(gradient), site(0));
+    p.refresh(Gradient::dense(gradient), site(0));
   }
 
   std::unique_ptr<Projector> make() const {
     auto made = make_projector(spec_, site(0));
     return wrap_ ? wrap_(std::move(made)) : std::move(made);
   }
-  Site site(std::size_t step) const { return {"laws.weight", weight, seed_, step}; }
+  Site site(std::size_t step) const {
+    return {.name = "laws.weight", .weight = weight, .seed = seed_, .step = step, .steps = kSteps};
+  }
   Matrix draw(Shape shape, std::size_t which) const {
     return normal(shape, 0.5, Stream(seed_, Purpose::test, "laws", which));
   }
@@ -64,8 +78,8 @@ class Bench {
     Factors now = projector->factors();
     return now.empty() ? times(change(1), 0) : now;
   }
-  double product(const Factors& at, std::size_t i, std::size_t j) const {
-    return projector->entry(at, i, j);
+  double entry(const Factors& at, std::size_t i, std::size_t j) const {
+    return projector->entry(at, start, i, j);
   }
 
  private:
@@ -74,7 +88,7 @@ class Bench {
   std::uint64_t seed_;
 
  public:
-  Matrix weight, g;
+  Matrix start, weight, g;  // W₀, W, G
   std::unique_ptr<Projector> projector;
 };
 

@@ -95,30 +95,68 @@ Optimizer optimizer(const std::string& spec, double lr, std::size_t steps, std::
       {.spec = make_optimizer_spec(parse_spec(spec)), .lr = lr, .steps = steps, .seed = seed});
 }
 
-std::string descent(Bench& b) {
-  const Matrix start = b.weight;
-  const Matrix target = b.draw(shape_of(start), 7);
-  const Matrix g = difference(start, target);  // of ½‖W − target‖²
-  Factors pulled = b.projector->project(Gradient::dense(g), start);
-  Matrix tangent = zeros(shape_of(start));
-  b.projector->lift(pulled, tangent);
-  const double length = norm(tangent);
-  if (!(length > 0)) return "JJᵀG vanishes";
-  const auto off = [&](double lr) {  // of the step from W − η JJᵀG, relative
-    Matrix w = start;
-    Optimizer descent = optimizer("sgd", lr, 1, kSeed);
+// One step of plain SGD on ½‖W − target‖², G = W − target, and the first-order step −η T(G).
+struct Descent {
+  explicit Descent(const Bench& bench)
+      : b(bench),
+        target(b.draw(shape_of(b.weight), 7)),
+        g(difference(b.weight, target)),
+        tangent(zeros(shape_of(g))) {
+    const auto fresh = b.make();
+    b.begin(*fresh, g);
+    Factors pulled = fresh->project(Gradient::dense(g), b.weight);
+    fresh->precondition(pulled, b.site(0));
+    for (std::size_t k = 0; k < pulled.size(); ++k) scale(pulled[k], fresh->rate(k));
+    fresh->lift(pulled, tangent);
+  }
+  Matrix after(double lr) const {
+    Matrix w = b.weight;
+    Optimizer descent = optimizer("sgd", lr, kSteps, kSeed);
     descent.add("laws.weight", w, b.make());
     descent.collect("laws.weight", Gradient::dense(g));
     descent.step();
-    if (!(squared_norm(difference(w, target)) < squared_norm(g))) return 1e9;
-    Matrix moved = difference(w, start);
-    axpy(moved, lr, tangent);
+    return w;
+  }
+  double small_lr() const { return 0.02 / (1 + norm(tangent) / norm(g)); }
+
+  const Bench& b;
+  Matrix target, g, tangent;
+};
+
+std::string descent(const Bench& b) {
+  const Descent d(b);
+  const double distance = norm(difference(d.after(d.small_lr()), d.target));
+  return distance < norm(d.g) ? "" : "a step of plain SGD does not lower a quadratic";
+}
+
+std::string operation(const Bench& b) {
+  const Descent d(b);
+  const double length = norm(d.tangent);
+  if (!(length > 0)) return "T(G) vanishes";
+  const auto off = [&](double lr) {
+    Matrix moved = difference(d.after(lr), b.weight);
+    axpy(moved, lr, d.tangent);
     return norm(moved) / (lr * length);
   };
-  const double lr = 0.02 / (1 + length / norm(g));
-  const double noise = 4 * kEps * norm(start) / (lr * length);
-  return broken("a step is off W − η JJᵀG, relative to its own size over η, by", off(lr / 2),
+  const double lr = d.small_lr();
+  const double noise = 4 * kEps * norm(b.weight) / (lr * length);
+  return broken("a step is off W − η T(G), relative to its own size over η, by", off(lr / 2),
                 0.6 * off(lr) + rounding(1) + 2 * noise);
+}
+
+std::string product(Bench& b) {
+  const auto gap = [&] {  // ‖W − W₀ − product‖
+    const auto made = b.projector->product();
+    Matrix off = difference(b.weight, b.start);
+    if (made) add_matmul(off, -made->s, made->u, made->v);
+    return norm(off);
+  };
+  if (!b.projector->product()) return {};
+  const double at_start = gap();
+  b.leave_the_start();
+  const std::string off = "W − W₀ is off the exported product by";
+  const std::string first = broken((off + " (at the start)").c_str(), at_start, rounding(4));
+  return first.empty() ? broken(off.c_str(), gap(), rounding(4 + norm(b.weight))) : first;
 }
 
 std::string resume(Bench& b) {
@@ -133,14 +171,14 @@ std::string resume(Bench& b) {
   const char* spec = "adamw:weight_decay=0.1,decay_on=initial,moments=factors,transport=rotate";
   for (const std::size_t stop : {2U, 3U}) {
     Matrix w = start;
-    Optimizer through = optimizer(spec, 0.01, 10, kSeed);
+    Optimizer through = optimizer(spec, 0.01, kSteps, kSeed);
     through.add("laws.weight", w, b.make());
     for (std::size_t step = 0; step < stop; ++step) advance(through, step);
     std::map<std::string, Matrix, std::less<>> saved;
     through.fields([&](std::string_view name, Matrix& value, Role) { saved.emplace(name, value); });
     Matrix restored = w;
     Matrix other_start = b.draw(shape_of(start), 8);
-    Optimizer again = optimizer(spec, 0.01, 10, kSeed);
+    Optimizer again = optimizer(spec, 0.01, kSteps, kSeed);
     again.add("laws.weight", other_start, b.make());
     other_start = restored;
     again.fields(
@@ -168,7 +206,7 @@ std::string size(Bench& b, const Spec& spec) {
            ", count says " + std::to_string(count.trained) + " and " + std::to_string(count.stored);
   }
   Matrix w = b.weight;
-  Optimizer adam = optimizer("adam:moments=factors", 0.1, 1, kSeed);
+  Optimizer adam = optimizer("adam:moments=factors", 0.1, kSteps, kSeed);
   adam.add("laws.weight", w, b.make());
   const std::size_t bytes = (2 * count.trained + count.stored) * sizeof(Real);
   if (adam.state_bytes() == bytes) return {};
@@ -182,7 +220,7 @@ double off_formula(const Bench& b, const Matrix& moved, const Factors& before,
   double worst = 0;
   for (std::size_t i = 0; i < moved.shape()[0]; ++i) {
     for (std::size_t j = 0; j < moved.shape()[1]; ++j) {
-      const double off = moved(i, j) - (b.product(after, i, j) - b.product(before, i, j));
+      const double off = moved(i, j) - (b.entry(after, i, j) - b.entry(before, i, j));
       if (!(std::abs(off) <= worst)) worst = std::abs(off);
     }
   }
@@ -237,7 +275,6 @@ std::string expectation(Bench& b, const Spec& spec, const Wrap& wrap) {
 
 std::string drift(Bench& b) {
   if (b.projector->factors().empty()) return {};
-  constexpr std::size_t kSteps = 10000;
   const Matrix start = b.weight;
   Optimizer adam = optimizer("adam", 1e-3, kSteps, kSeed);
   adam.add("laws.weight", b.weight, b.make());
@@ -270,12 +307,16 @@ std::string run(Law law, const Spec& spec, Shape shape, const Wrap& wrap) {
       return inverse(b);
     case Law::descent:
       return descent(b);
+    case Law::operation:
+      return operation(b);
     case Law::resume:
       return resume(b);
     case Law::size:
       return size(b, spec);
     case Law::formula:
       return formula(b);
+    case Law::product:
+      return product(b);
     case Law::expectation:
       return expectation(b, spec, wrap);
     case Law::drift:
@@ -304,16 +345,17 @@ Verdict judge(Law law, const Spec& spec, const Wrap& wrap) {
 }  // namespace laws
 
 const std::vector<Law>& all_laws() {
-  static const std::vector<Law> all{Law::adjoint, Law::lazy,        Law::zero,   Law::order,
-                                    Law::inverse, Law::descent,     Law::resume, Law::size,
-                                    Law::formula, Law::expectation, Law::drift};
+  static const std::vector<Law> all{Law::adjoint, Law::lazy,    Law::zero,      Law::order,
+                                    Law::inverse, Law::descent, Law::operation, Law::resume,
+                                    Law::size,    Law::formula, Law::product,   Law::expectation,
+                                    Law::drift};
   return all;
 }
 
 std::string to_string(Law law) {
-  static const char* const names[] = {"adjoint", "lazy",        "zero",   "order",
-                                      "inverse", "descent",     "resume", "size",
-                                      "formula", "expectation", "drift"};
+  static const char* const names[] = {"adjoint", "lazy",        "zero",   "order", "inverse",
+                                      "descent", "operation",   "resume", "size",  "formula",
+                                      "product", "expectation", "drift"};
   return names[static_cast<std::size_t>(law)];
 }
 

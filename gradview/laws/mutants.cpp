@@ -17,7 +17,10 @@ struct Fault {
 class Mutant final : public Projector {
  public:
   Mutant(Fault fault, std::unique_ptr<Projector> inner) : fault_(fault), inner_(std::move(inner)) {}
+  bool starts_from_gradient() const override { return inner_->starts_from_gradient(); }
+  void start(const Gradient& g, const Site& s) override { inner_->start(g, s); }
   Changes refresh(const Gradient& g, const Site& s) override { return inner_->refresh(g, s); }
+  void precondition(Factors& g, const Site& s) const override { inner_->precondition(g, s); }
   Factors project(const Gradient& g, const Matrix& w) const override {
     Factors out = times(inner_->project(g, w), fault_.pull);
     if (fault_.swap && out.size() > 1) {
@@ -37,9 +40,11 @@ class Mutant final : public Projector {
     inner_->retract(step, &exact_move);
     axpy(*w, fault_.push, fault_.first_order ? moved : exact_move);
   }
-  double entry(const Factors& theta, std::size_t i, std::size_t j) const override {
-    return inner_->entry(theta, i, j);
+  double entry(const Factors& theta, const Matrix& start, std::size_t i,
+               std::size_t j) const override {
+    return inner_->entry(theta, start, i, j);
   }
+  std::optional<LowRank> product() const override { return inner_->product(); }
   void fields(const Visit& visit) override {
     bool forget = fault_.forgets;  // the first field is shown, but what is put there is lost
     inner_->fields([&](std::string_view name, Matrix& value, Role role) {
@@ -50,7 +55,11 @@ class Mutant final : public Projector {
   }
   double rate(std::size_t k) const override { return inner_->rate(k); }
   bool linear() const override { return inner_->linear(); }
+  bool needs_gradient() const override { return inner_->needs_gradient(); }
   std::size_t refresh_every() const override { return inner_->refresh_every(); }
+  bool moments_on_weight() const override { return inner_->moments_on_weight(); }
+  Transport transport() const override { return inner_->transport(); }
+  double transfer_growth() const override { return inner_->transfer_growth(); }
   std::optional<Expectation> expectation() const override { return inner_->expectation(); }
   std::string exempt(Law law) const override { return inner_->exempt(law); }
 

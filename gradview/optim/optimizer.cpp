@@ -1,19 +1,29 @@
 #include "gradview/optim/optimizer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <typeindex>
 #include <utility>
 
 #include "gradview/core/linalg.hpp"
 #include "gradview/core/text.hpp"
+#include "gradview/optim/transport.hpp"
 
 namespace gradview {
 
 Optimizer::Optimizer(Settings settings) : settings_(std::move(settings)) {}
 
 Site Optimizer::site(const Slot& slot) const {
-  return {slot.name, *slot.weight, settings_.seed, step_, slot.before_softmax};
+  return {.name = slot.name,
+          .weight = *slot.weight,
+          .seed = settings_.seed,
+          .step = step_,
+          .steps = settings_.steps,
+          .before_softmax = slot.before_softmax,
+          .moments = slot.moments_on_weight ? std::span<const Moments>() : slot.moments};
 }
 
 void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
@@ -22,7 +32,6 @@ void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Pro
     if (slot.name == name)
       throw std::invalid_argument("Optimizer: '" + name + "' is there already");
   }
-  const OptimizerSpec& spec = settings_.spec;
   Slot slot{.name = name,
             .weight = &weight,
             .projector = std::move(projector),
@@ -33,8 +42,11 @@ void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Pro
             .decoupled = 0,
             .decays_weight = false,
             .moments_on_weight = false,
+            .moments_of_lifted = false,
             .moments = {},
+            .transport = Transport::reset,
             .anchor = {},
+            .prepared = Gradient(shape_of(weight)),
             .projected = {},
             .gradient = Gradient(shape_of(weight)),
             .observation = {}};
@@ -43,17 +55,38 @@ void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Pro
   slot.projector->fields([&](std::string_view, Matrix& value, Role role) {
     if (role == Role::frozen) slot.frozen += value.size();
   });
-  slot.moments_on_weight =
-      !shapes.empty() && spec.rule.start({1, 1}).size() > 0 &&
-      (spec.moments == MomentsOn::weight ||
-       (spec.moments == MomentsOn::automatic && slot.projector->refresh_every() == 1));
-  if (slot.moments_on_weight) {
-    slot.moments.push_back(spec.rule.start(shape_of(weight)));
-  } else {
-    for (const Matrix& factor : shapes) slot.moments.push_back(spec.rule.start(shape_of(factor)));
-  }
+  set_moments(slot, shapes);
   set_decay(slot, decayed);
   slots_.push_back(std::move(slot));
+}
+
+void Optimizer::set_moments(Slot& slot, const Factors& shapes) const {
+  const OptimizerSpec& spec = settings_.spec;
+  const Projector& projector = *slot.projector;
+  const bool keeps_any = !shapes.empty() && spec.rule.start({1, 1}).size() > 0;
+  slot.moments_of_lifted = keeps_any && spec.moments == MomentsOn::lifted;
+  slot.moments_on_weight =
+      slot.moments_of_lifted ||
+      (keeps_any && (spec.moments == MomentsOn::weight ||
+                     (spec.moments == MomentsOn::automatic && projector.moments_on_weight())));
+  if (slot.moments_on_weight) {
+    slot.moments.push_back(spec.rule.start(shape_of(*slot.weight)));
+    return;
+  }
+  for (const Matrix& factor : shapes) slot.moments.push_back(spec.rule.start(shape_of(factor)));
+  const std::size_t every = projector.refresh_every();
+  slot.transport = spec.transport == Transport::automatic ? projector.transport() : spec.transport;
+  if (every == 0 || spec.rule.memory == 0 || slot.transport != Transport::project) return;
+  const double growth = projector.transfer_growth();
+  if (transfer_factor(spec.rule.memory, every, growth) < 1) return;
+  throw std::invalid_argument(
+      fmt::format("transport=project on '{}': each transfer multiplies the average's energy by "
+                  "{:.3g}, {} step(s) "
+                  "of memory {:.3g} do not make up for it, and it diverges; take refresh_every "
+                  "above {:.3g}, or "
+                  "transport=rotate, reset, or moments=weight",
+                  slot.name, growth, every, spec.rule.memory,
+                  std::log(growth) / (-2 * std::log(spec.rule.memory))));
 }
 
 // Methods without persistent factors (full, whose θ is W; frames) decay W itself.
@@ -112,22 +145,42 @@ const Observation& Optimizer::observation(const std::string& name) const {
   return const_cast<Optimizer*>(this)->find(name).observation;
 }
 
+bool Optimizer::wants_prepass() const {
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [](const Slot& slot) { return slot.projector->starts_from_gradient(); });
+}
+
+void Optimizer::prepare(const std::string& name, const Gradient& g, double share) {
+  Slot& slot = find(name);
+  require_shape("Optimizer::prepare", name.c_str(), g.shape(), shape_of(*slot.weight));
+  if (step_ > 0) throw std::invalid_argument("Optimizer::prepare: training has begun");
+  if (slot.projector->starts_from_gradient()) slot.prepared.add(g, share);
+}
+
+void Optimizer::start(Slot& slot, const Gradient& g) const {
+  slot.projector->start(slot.prepared.empty() ? g : slot.prepared, site(slot));
+  slot.prepared = Gradient(g.shape());
+  refuse_dead_saddle(slot.name, *slot.projector);
+  if (!slot.anchor.empty() && !slot.decays_weight) slot.anchor = slot.projector->factors();
+}
+
 double Optimizer::lr() const { return settings_.lr * settings_.schedule(step_, settings_.steps); }
 
 void Optimizer::collect(const std::string& name, const Gradient& g, double share) {
   Slot& slot = find(name);
   require_shape("Optimizer::collect", name.c_str(), g.shape(), shape_of(*slot.weight));
   if (!slot.collected) {
-    if (step_ == 0) refuse_dead_saddle(name, *slot.projector);
+    if (step_ == 0) start(slot, g);
     const Changes changes = slot.projector->refresh(g, site(slot));
     for (std::size_t k = 0; k < changes.size() && !slot.moments_on_weight; ++k) {
-      if (changes[k]) transport_moments(settings_.spec.transport, *changes[k], slot.moments[k]);
+      if (changes[k]) transport_moments(slot.transport, *changes[k], slot.moments[k]);
     }
     slot.projected.clear();
     slot.gradient = Gradient(g.shape());
   }
   if (keeps_gradient(slot)) slot.gradient.add(g, share);
-  if (!slot.moments_on_weight || observing_ || std::isfinite(settings_.clip)) {
+  if (!slot.moments_on_weight || slot.moments_of_lifted || observing_ ||
+      std::isfinite(settings_.clip)) {
     Factors more = slot.projector->project(g, *slot.weight);
     if (slot.projected.empty()) {
       slot.projected = std::move(more);
@@ -151,16 +204,29 @@ double Optimizer::clip_factor() const {
   return norm > settings_.clip ? settings_.clip / norm : 1;
 }
 
-// rule(Jᵀ G), or Jᵀ rule(G) where the moments live on the weight; with what is coupled to the
+// rule(P JᵀG), or P Jᵀ rule(G) where the moments live on the weight; with what is coupled to the
 // gradient.
-Factors Optimizer::direction(Slot& slot, double clip) const {
+Factors Optimizer::direction(Slot& slot) const {
+  const Projector& projector = *slot.projector;
+  const Site here = site(slot);
   if (slot.moments_on_weight) {
-    Matrix g = slot.gradient.materialize();
-    if (clip != 1) scale(g, clip);
+    Matrix g = slot.moments_of_lifted ? zeros(shape_of(*slot.weight)) : slot.gradient.materialize();
+    if (slot.moments_of_lifted) {
+      projector.precondition(slot.projected, here);
+      projector.lift(slot.projected, g);
+    }
     if (slot.coupled > 0) axpy(g, slot.coupled, *slot.weight);
-    settings_.spec.rule.apply(g, slot.moments[0]);
-    return slot.projector->project(Gradient::dense(std::move(g)), *slot.weight);
+    settings_.spec.rule.apply(g, slot.moments[0], *slot.weight);
+    slot.gradient = Gradient::dense(std::move(g));
+    slot.projected = projector.project(slot.gradient, *slot.weight);
+    projector.precondition(slot.projected, here);
+    return slot.projected;
   }
+  projector.precondition(slot.projected, here);
+  std::vector<const Matrix*> theta;
+  slot.projector->fields([&](std::string_view, Matrix& value, Role role) {
+    if (role == Role::trained) theta.push_back(&value);
+  });
   Factors out = slot.projected;
   Factors pull;  // of coupled decay: θ, or Jᵀ W where W itself decays
   if (slot.coupled > 0) {
@@ -168,9 +234,8 @@ Factors Optimizer::direction(Slot& slot, double clip) const {
                               : slot.projector->factors();
   }
   for (std::size_t k = 0; k < out.size(); ++k) {
-    if (clip != 1) scale(out[k], clip);
     if (!pull.empty()) axpy(out[k], slot.coupled, pull[k]);
-    settings_.spec.rule.apply(out[k], slot.moments[k]);
+    settings_.spec.rule.apply(out[k], slot.moments[k], theta.empty() ? *slot.weight : *theta[k]);
   }
   return out;
 }
@@ -203,7 +268,13 @@ void Optimizer::observe_gradient(Slot& slot) const {
 
 void Optimizer::advance(Slot& slot, double clip, double lr) {
   if (observing_) observe_gradient(slot);
-  Factors u = direction(slot, clip);
+  if (clip != 1) {
+    for (Matrix& factor : slot.projected) scale(factor, clip);
+    Gradient clipped(slot.gradient.shape());
+    clipped.add(std::move(slot.gradient), clip);
+    slot.gradient = std::move(clipped);
+  }
+  Factors u = direction(slot);
   for (std::size_t k = 0; k < u.size(); ++k) scale(u[k], -lr * slot.projector->rate(k));
   const Matrix before = observing_ ? *slot.weight : Matrix();
   decay(slot, u, lr);
@@ -235,8 +306,25 @@ void Optimizer::step() {
     slot.collected = false;
     slot.gradient = Gradient(shape_of(*slot.weight));  // lets δ and x go
   }
+  finish_step();
   observing_ = false;
   ++step_;
+}
+
+void Optimizer::finish_step() {
+  std::vector<std::type_index> classes;
+  for (const Slot& first : slots_) {
+    const auto& first_projector = *first.projector;
+    const std::type_index type = typeid(first_projector);
+    if (std::find(classes.begin(), classes.end(), type) != classes.end()) continue;
+    classes.push_back(type);
+    std::vector<Projector::Peer> peers;
+    for (const Slot& slot : slots_) {
+      const auto& projector = *slot.projector;
+      if (type == typeid(projector)) peers.push_back({*slot.projector, slot.weight, site(slot)});
+    }
+    first.projector->after_step(peers);
+  }
 }
 
 void Optimizer::fields(const Visit& visit) {
@@ -255,8 +343,13 @@ void Optimizer::fields(const Visit& visit) {
       const std::string prefix = slot.name + ".moments." + std::to_string(k);
       Moments& moments = slot.moments[k];
       number(prefix + ".step", moments.step);
-      if (moments.first.size() > 0) visit(prefix + ".first", moments.first, Role::frozen);
-      if (moments.second.size() > 0) visit(prefix + ".second", moments.second, Role::frozen);
+      const auto average = [&](const char* which, Matrix& value) {
+        if (value.size() > 0) visit(prefix + which, value, Role::frozen);
+      };
+      average(".first", moments.first);
+      average(".second", moments.second);
+      average(".row", moments.row);
+      average(".column", moments.column);
     }
     for (std::size_t k = 0; k < slot.anchor.size(); ++k) {
       visit(slot.name + ".anchor." + std::to_string(k), slot.anchor[k], Role::frozen);

@@ -1,7 +1,8 @@
 // Optimizer: the one step function. Every method, full rank included, goes through it.
 //
+//     prepare   before the first step: a gradient for methods that start from one
 //     collect   refresh the subspace, project G, add up; δ and x may go as soon as it returns
-//     step      clip over all factors, apply the rule and the decay, retract
+//     step      clip over all factors, precondition, apply the rule and the decay, retract
 #pragma once
 
 #include <limits>
@@ -33,6 +34,11 @@ class Optimizer {
   void add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
            bool before_softmax = false, bool decayed = true);
 
+  // The pre-pass: adds share · g to the gradient that `name` starts from, where its method wants one
+  // at all. Without it, such a method starts from the first gradient that is collected.
+  bool wants_prepass() const;
+  void prepare(const std::string& name, const Gradient& g, double share = 1);
+
   // Adds share · g to the gradient of this step. Throws std::invalid_argument on an unknown name or
   // another shape.
   void collect(const std::string& name, const Gradient& g, double share = 1);
@@ -40,6 +46,7 @@ class Optimizer {
 
   double lr() const;  // of the step to come, after the schedule
   std::size_t steps_done() const { return step_; }
+  std::size_t steps() const { return settings_.steps; }  // of the whole run
 
   void observe() { observing_ = true; }  // the step to come; call before its first collect
   const Observation& observation() const { return observation_; }  // of the last observed step
@@ -60,13 +67,16 @@ class Optimizer {
     Matrix* weight;
     std::unique_ptr<Projector> projector;
     bool before_softmax;
-    std::size_t trained;        // numbers in the factors
-    std::size_t frozen;         // numbers of frozen state
-    double coupled, decoupled;  // decay of this matrix
-    bool decays_weight;         // the decay acts on W
-    bool moments_on_weight;
+    std::size_t trained;           // numbers in the factors
+    std::size_t frozen;            // numbers of frozen state
+    double coupled, decoupled;     // decay of this matrix
+    bool decays_weight;            // the decay acts on W
+    bool moments_on_weight;        // one Moments for the weight …
+    bool moments_of_lifted;        // … of J P JᵀG
     std::vector<Moments> moments;  // per factor, or one for the weight
-    Factors anchor;                // θ₀, for decay towards it
+    Transport transport;
+    Factors anchor;     // θ₀, for decay towards it
+    Gradient prepared;  // before the first step: of the pre-pass
     // of the step under way:
     bool collected = false;
     Factors projected;
@@ -77,12 +87,17 @@ class Optimizer {
   Slot& find(const std::string& name);
   Site site(const Slot& slot) const;
   void set_decay(Slot& slot, bool decayed) const;
-  bool keeps_gradient(const Slot& slot) const { return slot.moments_on_weight || observing_; }
+  bool keeps_gradient(const Slot& slot) const {
+    return slot.moments_on_weight || observing_ || slot.projector->needs_gradient();
+  }
+  void set_moments(Slot& slot, const Factors& shapes) const;
+  void start(Slot& slot, const Gradient& g) const;
   double clip_factor() const;
-  Factors direction(Slot& slot, double clip) const;
+  Factors direction(Slot& slot) const;
   void decay(Slot& slot, Factors& direction, double lr) const;
   void advance(Slot& slot, double clip, double lr);
   void observe_gradient(Slot& slot) const;
+  void finish_step();
 
   Settings settings_;
   std::vector<Slot> slots_;

@@ -14,20 +14,24 @@ struct Common {
   MomentsOn moments = MomentsOn::automatic;
   Transport transport = Transport::automatic;
   void declare_common(OptionSet& o) {
-    o.choice("moments", moments,
-             {{"auto", MomentsOn::automatic},
-              {"factors", MomentsOn::factors},
-              {"weight", MomentsOn::weight},
-              {"none", MomentsOn::none}},
-             "where the averages live; auto: on the weight for frames redrawn every step (averages "
-             "in their coordinates are destroyed), else on the factors; none: no first moment");
+    o.choice(
+        "moments", moments,
+        {{"auto", MomentsOn::automatic},
+         {"factors", MomentsOn::factors},
+         {"weight", MomentsOn::weight},
+         {"lifted", MomentsOn::lifted},
+         {"none", MomentsOn::none}},
+        "where the averages live; auto: on the weight for frames redrawn every step (averages "
+        "in their coordinates are destroyed), else on the factors; lifted: on the weight, of the "
+        "projected gradient; none: no first moment");
     o.choice("transport", transport,
              {{"auto", Transport::automatic},
               {"keep", Transport::keep},
               {"project", Transport::project},
               {"rotate", Transport::rotate},
               {"reset", Transport::reset}},
-             "what moments on factors become when the subspace moves; auto: reset");
+             "what moments on factors become when the subspace moves; auto: as the method has it, "
+             "reset if it says nothing");
   }
   OptimizerSpec common(UpdateRule rule) const {
     OptimizerSpec out;

@@ -3,7 +3,7 @@
 //     sgd:momentum=0.9,nesterov=true,weight_decay=1e-4        adam:beta1=,beta2=,eps=
 //     adamw:…,weight_decay=0.01,decay_on=factors|initial|weight
 //
-// each with moments=auto|factors|weight|none and transport=auto|keep|project|rotate|reset.
+// each with moments=auto|factors|weight|lifted|none and transport=auto|keep|project|rotate|reset.
 #pragma once
 
 #include <string>
@@ -15,11 +15,12 @@
 
 namespace gradview {
 
-// automatic: on the weight for frames that are redrawn every step, else on the factors.
-// On such frames every older average has mean zero in the new coordinates: momentum is destroyed,
-// and Adam's second moment becomes a row-wise one; on the weight, rule(G) is projected instead.
-// none: β₁ = 0 and no momentum.
-enum class MomentsOn { automatic, factors, weight, none };
+// automatic: where the projector says; on the weight for frames that are redrawn every step, else
+// on the factors. On such frames every older average has mean zero in the new coordinates: momentum
+// is destroyed, and Adam's second moment becomes a row-wise one; on the weight, rule(G) is projected
+// instead. lifted: on the weight too, but of what the factors see of G: rule(J P JᵀG), P the
+// projector's preconditioner. none: β₁ = 0 and no momentum.
+enum class MomentsOn { automatic, factors, weight, lifted, none };
 
 // What decoupled decay pulls: the factors towards zero or towards their start, or the weight
 // towards zero.

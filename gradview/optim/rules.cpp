@@ -17,7 +17,7 @@ Moments Adam::start(Shape shape) const {
   return moments;
 }
 
-void Sgd::operator()(Matrix& g, Moments& moments) const {
+void Sgd::operator()(Matrix& g, Moments& moments, const Matrix&) const {
   const bool first = moments.step++ == 0;
   if (momentum == 0) return;
   const auto mu = static_cast<Real>(momentum);
@@ -29,7 +29,7 @@ void Sgd::operator()(Matrix& g, Moments& moments) const {
   }
 }
 
-void Adam::operator()(Matrix& g, Moments& moments) const {
+void Adam::operator()(Matrix& g, Moments& moments, const Matrix&) const {
   const auto t = static_cast<double>(++moments.step);
   const auto b1 = static_cast<Real>(beta1);
   const auto b2 = static_cast<Real>(beta2);

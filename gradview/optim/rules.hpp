@@ -5,20 +5,15 @@
 
 #include <functional>
 
-#include "gradview/core/matrix.hpp"
+#include "gradview/projections/moments.hpp"
 
 namespace gradview {
 
-struct Moments {
-  std::size_t step = 0;  // updates so far
-  Matrix first,
-      second;  // averages of the gradient and of its square; empty where the rule keeps none
-  std::size_t size() const { return first.size() + second.size(); }
-};
-
 struct UpdateRule {
   std::function<Moments(Shape)> start;
-  std::function<void(Matrix& g, Moments& moments)> apply;  // g becomes the direction
+  // g becomes the direction; `parameter` is what will move by it.
+  std::function<void(Matrix& g, Moments& moments, const Matrix& parameter)> apply;
+  double memory = 0;  // the share of the first moment that a step keeps: β₁, or the momentum
 };
 
 // g; or with momentum  b ← μ b + g,  direction b, or g + μ b (Nesterov).  first: b, where μ > 0.
@@ -26,7 +21,8 @@ struct Sgd {
   double momentum = 0;
   bool nesterov = false;
   Moments start(Shape shape) const;
-  void operator()(Matrix& g, Moments& moments) const;
+  void operator()(Matrix& g, Moments& moments, const Matrix& parameter) const;
+  double memory() const { return momentum; }
 };
 
 // m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  direction (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) +
@@ -35,12 +31,13 @@ struct Sgd {
 struct Adam {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   Moments start(Shape shape) const;
-  void operator()(Matrix& g, Moments& moments) const;
+  void operator()(Matrix& g, Moments& moments, const Matrix& parameter) const;
+  double memory() const { return beta1; }
 };
 
 template <class Rule>
 UpdateRule update_rule(Rule rule) {
-  return {[rule](Shape shape) { return rule.start(shape); }, rule};
+  return {[rule](Shape shape) { return rule.start(shape); }, rule, rule.memory()};
 }
 
 }  // namespace gradview

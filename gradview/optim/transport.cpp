@@ -2,12 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+
+#include "gradview/core/linalg.hpp"
 
 namespace gradview {
 namespace {
 
-Matrix moved(const Matrix& a, const Matrix& basis, Change::Side side) {
-  return side == Change::Side::right ? matmul(a, basis) : matmul(basis, a);
+// left · a · right
+Matrix moved(const Matrix& a, const Matrix& left, const Matrix& right) {
+  if (left.size() == 0) return right.size() == 0 ? a : matmul(a, right);
+  return right.size() == 0 ? matmul(left, a) : matmul(matmul(left, a), right);
 }
 
 Matrix squared(Matrix a) {
@@ -18,16 +23,22 @@ Matrix squared(Matrix a) {
 void clear(Matrix& a) { std::fill(a.data(), a.data() + a.size(), Real{0}); }
 
 void rotate(const Change& change, Moments& moments) {
-  Matrix basis = change.basis;
-  scale(basis, change.contraction);
+  Matrix left = change.left;
+  Matrix right = change.right;
+  scale(left, change.contraction);
+  scale(right, change.contraction);
   const bool has_first = moments.first.size() > 0;
   Matrix variance = moments.second;
   if (has_first) {
     if (variance.size() > 0) axpy(variance, -1, squared(moments.first));
-    moments.first = moved(moments.first, basis, change.side);
+    moments.first = moved(moments.first, left, right);
   }
+  left = squared(std::move(left));
+  right = squared(std::move(right));
+  if (moments.row.size() > 0) moments.row = moved(moments.row, left, {});
+  if (moments.column.size() > 0) moments.column = moved(moments.column, {}, right);
   if (variance.size() == 0) return;
-  moments.second = moved(variance, squared(basis), change.side);
+  moments.second = moved(variance, left, right);
   if (has_first) axpy(moments.second, 1, squared(moments.first));
   for (std::size_t i = 0; i < moments.second.size(); ++i) {
     moments.second.data()[i] = std::abs(moments.second.data()[i]);
@@ -37,16 +48,27 @@ void rotate(const Change& change, Moments& moments) {
 }  // namespace
 
 void transport_moments(Transport how, const Change& change, Moments& moments) {
-  if (moments.size() == 0 || how == Transport::keep) return;
-  if (how == Transport::automatic || how == Transport::reset) {
-    moments.step = 0;
-    clear(moments.first);
-    clear(moments.second);
-  } else if (how == Transport::rotate) {
-    rotate(change, moments);
-  } else if (moments.first.size() > 0) {
-    moments.first = moved(moments.first, change.basis, change.side);
+  switch (how) {
+    case Transport::automatic:
+      throw std::invalid_argument("transport_moments: auto is for a projector to resolve");
+    case Transport::keep:
+      return;
+    case Transport::project:
+      if (moments.first.size() > 0) {
+        moments.first = moved(moments.first, change.left, change.right);
+      }
+      return;
+    case Transport::rotate:
+      rotate(change, moments);
+      return;
+    case Transport::reset:
+      moments.step = 0;
+      for (Matrix* a : {&moments.first, &moments.second, &moments.row, &moments.column}) clear(*a);
   }
+}
+
+double transfer_factor(double beta1, std::size_t refresh_every, double growth) {
+  return std::pow(beta1, 2 * static_cast<double>(refresh_every)) * growth;
 }
 
 }  // namespace gradview

@@ -1,22 +1,24 @@
-// Transport: what happens to a factor's moments when its subspace moves; one function over the
-// change of basis.
+// Transport: what a factor's moments become when its subspace moves; one function over the change.
 //
 //     keep      nothing: old coordinates are read in the new basis (GaLore, APOLLO)
-//     project   m ← m C, second moment kept (Flora); C = b_old b_newᵀ
-//     rotate    m ← m C, v ← |(C∘C)-image of (v − m²) + (m C)²| with C scaled to a contraction
-//     (LDAdam) reset     everything to zero (ReLoRA)
+//     project   m ← C m, second moment kept (Flora)
+//     rotate    m ← C m,  v ← |(C∘C)(v − m²) + (C m)²|,  C scaled to a contraction (LDAdam)
+//     reset     everything to zero (ReLoRA)
 //
-// Hao et al.: Flora, 2024, arXiv:2402.03293; Robert et al.: LDAdam, 2024, arXiv:2410.16103.
+// C m stands for left · m · right of the change. Hao et al.: Flora, 2024, arXiv:2402.03293; Robert
+// et al.: LDAdam, 2024, arXiv:2410.16103. Adafactor's row and column averages of the square have no
+// mean to subtract: rotate maps them with C∘C on the side that moved.
 #pragma once
 
-#include "gradview/optim/rules.hpp"
-#include "gradview/projections/projector.hpp"
+#include "gradview/projections/moments.hpp"
 
 namespace gradview {
 
-enum class Transport { automatic, keep, project, rotate, reset };
-
-// automatic is reset. The second moment never becomes negative.
+// Not automatic, which a projector resolves. The second moment never becomes negative.
 void transport_moments(Transport how, const Change& change, Moments& moments);
+
+// β₁^(2κ) times the growth of E‖m‖² in one transport=project, over κ = refresh_every steps: at or
+// above one the average diverges.
+double transfer_factor(double beta1, std::size_t refresh_every, double growth);
 
 }  // namespace gradview

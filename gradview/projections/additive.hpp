@@ -56,7 +56,7 @@ class Additive final : public Projector {
     weigh(weighted);
     add_unfolded(w, weighted[0], weighted[1]);
   }
-  double entry(const Factors& theta, std::size_t i, std::size_t j) const override {
+  double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return column_scale_[j % rank_] * theta[0](i, j % rank_) +
            row_scale_[i % rank_] * theta[1](i % rank_, j);
   }

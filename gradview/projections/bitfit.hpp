@@ -16,9 +16,11 @@ class BitFit final : public Projector {
 
   Factors project(const Gradient&, const Matrix&) const override { return {}; }
   void lift(const Factors&, Matrix&) const override {}
-  double entry(const Factors&, std::size_t, std::size_t) const override { return 0; }
+  double entry(const Factors&, const Matrix&, std::size_t, std::size_t) const override { return 0; }
   std::string exempt(Law law) const override {
-    return law == Law::descent ? "no weight moves; the biases are trained under full" : "";
+    return law == Law::descent || law == Law::operation
+               ? "no weight moves; the biases are trained under full"
+               : "";
   }
 };
 

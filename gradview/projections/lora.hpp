@@ -71,7 +71,7 @@ class Lora final : public Projector {
     if (w) push_forward(s_, u_, v_, d[0], d[1], *w);  // du (v + dv) + u dv
     axpy(u_, 1, d[0]);
   }
-  double entry(const Factors& theta, std::size_t i, std::size_t j) const override {
+  double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return s_ * product_entry(theta[0], theta[1], i, j);
   }
   void fields(const Visit& visit) override {

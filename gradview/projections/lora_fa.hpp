@@ -37,7 +37,7 @@ class LoraFa final : public Projector {
     return out;
   }
   void lift(const Factors& d, Matrix& w) const override { add_matmul(w, s_, d[0], v_); }
-  double entry(const Factors& theta, std::size_t i, std::size_t j) const override {
+  double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return s_ * product_entry(theta[0], v_, i, j);
   }
   void fields(const Visit& visit) override {

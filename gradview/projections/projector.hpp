@@ -2,17 +2,28 @@
 //
 //     project    g = Jᵀ G                            full gradient → gradients of the factors θ
 //     lift       W += J u                            a change of the factors, to first order, as a
-//     change of W retract    θ += u,  W += ΔW(θ+u) − ΔW(θ)       the same change, exactly
+//                                                    change of W
+//     retract    θ += u,  W += ΔW(θ+u) − ΔW(θ)       the same change, exactly
 //
 // ΔW(θ) is the method's parametrisation, J its Jacobian. A method defines project, lift and entry,
-// names its state in fields, and retract too where ΔW is not linear in θ. Shapes and scales are
-// those of the method's own header.
+// names its state in fields, and retract too where ΔW is not linear in θ. Everything else has a
+// default that does nothing. Shapes and scales are those of the method's own header.
+//
+// A step of the optimizer calls, for every matrix, in this order:
+//
+//     start          once, before the first step: the factors may be chosen from a gradient
+//     refresh        choose the subspace; the moments follow the change that it returns
+//     project        per micro-batch; then clipping
+//     precondition   the factors' gradients, before the update rule
+//     retract        with u = −lr · rate · rule(g); then, when all matrices have moved,
+//     after_step     once for all matrices of one method
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +33,7 @@
 #include "gradview/core/linalg.hpp"
 #include "gradview/core/rng.hpp"
 #include "gradview/core/spec.hpp"
+#include "gradview/projections/moments.hpp"
 
 namespace gradview {
 
@@ -33,8 +45,9 @@ struct Site {
   const Matrix& weight;  // m x n, as it is now
   std::uint64_t seed = 0;
   std::size_t step = 0;
-  bool before_softmax =
-      false;  // the columns of G sum to zero: the outputs go into a softmax cross-entropy
+  std::size_t steps = 0;        // of the whole run; 0 where it is not known
+  bool before_softmax = false;  // the outputs go into a softmax: the columns of G sum to zero
+  std::span<const Moments> moments = {};  // per factor, where they live on the factors
 
   Shape shape() const { return shape_of(weight); }
   Stream rng(Purpose purpose, std::size_t at_step = 0) const {
@@ -43,28 +56,18 @@ struct Site {
 };
 
 struct Step {
-  const Gradient& gradient;  // G of this step
-  const Factors& projected;  // Jᵀ G
-  const Factors& direction;  // u, the change of the factors: −lr · rule(Jᵀ G)
+  const Gradient& gradient;  // what was projected: G, or rule(G) where the moments live on the
+                             // weight; zero unless needs_gradient()
+  const Factors& projected;  // Jᵀ of it, preconditioned
+  const Factors& direction;  // u, the change of the factors: −lr · rate · rule(projected)
   double lr;
 };
 
-// How the coordinates of one factor changed when the subspace moved: old frame times new frame,
-// b_old b_newᵀ (r x r) for a factor whose rows are coordinates, a_new a_oldᵀ for one whose columns
-// are. The frames F are scaled so that E[FᵀF] = I; times `contraction`, the product is that of
-// (nearly) orthonormal ones.
-struct Change {
-  enum class Side { right, left } side;  // new = old · basis | basis · old
-  Matrix basis;
-  double contraction = 1;
-};
 using Changes =
     std::vector<std::optional<Change>>;  // per factor, in order; empty where nothing moved
 
-enum class Role {
-  trained,
-  frozen
-};  // trained: a factor, stepped and decayed; frozen: state that is not
+// trained: a factor, stepped and decayed; frozen: state that is not
+enum class Role { trained, frozen };
 using Visit = std::function<void(std::string_view name, Matrix& value, Role role)>;
 
 // E[JJᵀG] = mean · G and E‖JJᵀG − mean · G‖² = variance · ‖G‖² over the method's random frames.
@@ -77,6 +80,14 @@ struct Count {              // of numbers, for one matrix
   std::size_t stored = 0;   // entries of state between steps that are neither factors nor moments
 };
 
+struct LowRank {  // s u v
+  Matrix u;       // m x k
+  Matrix v;       // k x n
+  double s;
+};
+
+using Figures = std::vector<std::pair<std::string, double>>;
+
 // The laws that hold every projector to its promises (gradview/laws.hpp).
 enum class Law {
   adjoint,
@@ -85,40 +96,69 @@ enum class Law {
   order,
   inverse,
   descent,
+  operation,
   resume,
   size,
   formula,
+  product,
   expectation,
   drift
 };
 
 class Projector {
  public:
+  struct Peer {  // one adapted matrix, as after_step sees it
+    Projector& projector;
+    Matrix* weight;  // null where the product stays beside the weight
+    Site site;
+  };
+
   virtual ~Projector() = default;
 
+  // Chooses the factors from a gradient at W₀: the average over the pre-pass where the driver made
+  // one (only for methods that say starts_from_gradient), else the first gradient of step 0.
+  virtual bool starts_from_gradient() const { return false; }
+  virtual void start(const Gradient&, const Site&) {}
   // Chooses the subspace of this step. Called once per step, before the first project.
   virtual Changes refresh(const Gradient&, const Site&) { return {}; }
   virtual Factors project(const Gradient& g, const Matrix& w) const = 0;
+  virtual void precondition(Factors&, const Site&) const {}
   virtual void lift(const Factors& u, Matrix& w) const = 0;
   // w is null where the method's product stays beside the weight instead of inside it.
   virtual void retract(const Step& step, Matrix* w) {
     if (w) lift(step.direction, *w);
     move_factors(step.direction);
   }
-  // ΔW_ij(θ) as the paper writes it, entry by entry: what the laws compare the fast code with. For
-  // a method without persistent factors, (J θ)_ij.
-  virtual double entry(const Factors& theta, std::size_t i, std::size_t j) const = 0;
+  // When every matrix has stepped; called on the first of all projectors of one class, with all of
+  // them in the order in which the optimizer got them.
+  virtual void after_step(std::span<const Peer>) {}
 
-  virtual void fields(const Visit&) {}  // all state that outlives a step, by name
-  virtual double rate(std::size_t) const {
-    return 1;
-  }                                             // multiplies the learning rate of one factor
-  virtual bool linear() const { return true; }  // is ΔW linear in θ?
-  // Steps between two choices of the subspace; 0: chosen once. Decides where moments may live.
+  // ΔW_ij(θ) as the paper writes it, entry by entry: what the laws compare the fast code with. For
+  // a method without persistent factors, (J θ)_ij. `start` is W₀.
+  virtual double entry(const Factors& theta, const Matrix& start, std::size_t i,
+                       std::size_t j) const = 0;
+  // ΔW(θ) − ΔW(θ₀) as a low-rank product, where it is one: what an exported adapter adds to W₀.
+  virtual std::optional<LowRank> product() const { return std::nullopt; }
+
+  virtual void fields(const Visit&) {}                  // all state that outlives a step, by name
+  virtual double rate(std::size_t) const { return 1; }  // multiplies the lr of one factor
+  virtual bool linear() const { return true; }          // is ΔW linear in θ?
+  // Do refresh, retract see G itself? It is then kept until the step.
+  virtual bool needs_gradient() const { return false; }
+
+  // Steps between two choices of the subspace; 0: chosen once.
   virtual std::size_t refresh_every() const { return 0; }
+  // What moments=auto means: with frames that are redrawn every step, averages in their coordinates
+  // are destroyed.
+  virtual bool moments_on_weight() const { return refresh_every() == 1; }
+  virtual Transport transport() const { return Transport::reset; }  // what transport=auto means
+  // E‖m C‖²/‖m‖² of one transport=project.
+  virtual double transfer_growth() const { return 1; }
+
   virtual std::optional<Expectation> expectation() const { return std::nullopt; }
   virtual std::string exempt(Law) const { return {}; }  // why a law does not apply; empty: it does
   virtual std::string note() const { return {}; }       // for the table of parameters
+  virtual Figures figures() const { return {}; }        // for layers.csv, at logged steps
 
   Factors factors() {  // copies of the trained fields
     Factors theta;

@@ -62,12 +62,13 @@ class Random final : public Projector {
     const Frames old = frames(site, first - o_.every);
     Changes changes;
     if (has_right()) {
-      changes.push_back(
-          Change{Change::Side::right, matmul_nt(old.b, now_.b), contraction(shape_.cols)});
+      changes.push_back(Change{
+          .left = {}, .right = matmul_nt(old.b, now_.b), .contraction = contraction(shape_.cols)});
     }
     if (has_left()) {
-      changes.push_back(
-          Change{Change::Side::left, matmul_tn(now_.at, old.at), contraction(shape_.rows)});
+      changes.push_back(Change{.left = matmul_tn(now_.at, old.at),
+                               .right = {},
+                               .contraction = contraction(shape_.rows)});
     }
     return changes;
   }
@@ -82,7 +83,7 @@ class Random final : public Projector {
     if (has_right()) add_matmul(w, scale_, d.front(), now_.b);
     if (has_left()) add_matmul(w, scale_, now_.at, d.back());
   }
-  double entry(const Factors& theta, std::size_t i, std::size_t j) const override {
+  double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     double sum = 0;
     if (has_right()) sum += product_entry(theta.front(), now_.b, i, j);
     if (has_left()) sum += product_entry(now_.at, theta.back(), i, j);
@@ -90,6 +91,15 @@ class Random final : public Projector {
   }
 
   std::size_t refresh_every() const override { return o_.every; }
+  double transfer_growth() const override {  // of the factor whose frame has the longer rows
+    const auto r = static_cast<double>(rank_);
+    const double d =
+        static_cast<double>(std::max(has_right() ? shape_.cols : 0, has_left() ? shape_.rows : 0));
+    return (d + (o_.family == Family::gaussian     ? r + 1
+                 : o_.family == Family::rademacher ? r - 1
+                                                   : 0)) /
+           r;
+  }
   // With d = m + n over the sides in use: d/r times 1/sides² on average, the family deciding the
   // small term: gaussian (d + k)/r, rademacher (d − k)/r, haar (d − k r)/r for k sides; all times
   // (sum of scales)² for raw.

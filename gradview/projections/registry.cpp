@@ -7,6 +7,7 @@
 #include "gradview/projections/additive.hpp"
 #include "gradview/projections/bitfit.hpp"
 #include "gradview/projections/full.hpp"
+#include "gradview/projections/galore.hpp"
 #include "gradview/projections/lora.hpp"
 #include "gradview/projections/lora_fa.hpp"
 #include "gradview/projections/random.hpp"
@@ -27,6 +28,9 @@ std::vector<Method>& registry() {
                      {"random:rank=3", "random:rank=2,family=rademacher,refresh_every=3",
                       "random:rank=3,family=haar,refresh_every=0", "random:rank=2,sides=left",
                       "random:rank=3,sides=right,family=haar", "random:rank=2,normalise=raw"}),
+      method<Galore>("galore", "G projected onto its own leading singular vectors",
+                     {"galore:rank=3,scale=0.7,refresh_every=2", "galore:rank=2,side=both",
+                      "galore:rank=3,side=left,refresh_every=3"}),
       method<Additive>("additive", "ΔW as a sum of row and column terms, in blocks for rank > 1",
                        {"additive", "additive:rank=3", "additive:rank=2,frames=raw"}),
   };

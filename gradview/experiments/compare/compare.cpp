@@ -212,9 +212,12 @@ class Compare {
     for (const Planned& planned : plan(adaptation_of(curve.method, settings_.training),
                                        task.start(), task.before_softmax())) {
       if (!planned.projector || planned.vector) continue;
-      const auto projector = make_projector(
-          *planned.projector,
-          Site{planned.name, task.start()[planned.name], seed, 0, planned.before_softmax});
+      const auto projector =
+          make_projector(*planned.projector, Site{.name = planned.name,
+                                                  .weight = task.start()[planned.name],
+                                                  .seed = seed,
+                                                  .steps = settings_.training.steps,
+                                                  .before_softmax = planned.before_softmax});
       const auto expected = projector->expectation();
       if (!expected || projector->refresh_every() != 1) continue;
       const double ratio = 1 + expected->variance / (expected->mean * expected->mean);

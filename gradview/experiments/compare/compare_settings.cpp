@@ -67,6 +67,8 @@ void CompareSettings::declare(Flags& flags) {
   flags.count("batch-size", training.batch_size, kAtLeastOne, "examples in a step");
   flags.count("accumulate", training.accumulate, kAtLeastOne,
               "micro-batches that a step's batch is cut into");
+  flags.count("init-batches", training.init_batches, kAtLeastOne,
+              "batches whose mean gradient a method starts from that wants one");
   flags.text("schedule", training.schedule, "SPEC",
              "constant | linear | cosine, with :warmup=N,final=F");
   flags.number("clip", clip, {.least = 0, .open_below = true}, "none",

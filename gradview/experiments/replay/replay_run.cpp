@@ -26,7 +26,10 @@ ReplayRun::ReplayRun(std::string projector, Optimizer::Settings settings, const 
   for (Planned& planned : plan_) {
     if (!planned.projector) continue;
     Matrix& weight = adapted_[planned.name];
-    auto made = make_projector(spec, Site{planned.name, weight, settings_.seed});
+    auto made = make_projector(spec, Site{.name = planned.name,
+                                          .weight = weight,
+                                          .seed = settings_.seed,
+                                          .steps = settings_.steps});
     if (factors) factors->set(planned.name, *made);
     const std::string note = made->note();
     if (!note.empty()) planned.note += (planned.note.empty() ? "" : "; ") + note;

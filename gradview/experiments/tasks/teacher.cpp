@@ -85,12 +85,12 @@ class Teacher final : public Task {
       return std::isnan(best) ? 0 : best;
     }
     const Factors theta = made->factors();
-    if (theta.size() != 2) return std::nullopt;
+    if (theta.size() != 2 || !made->product()) return std::nullopt;
     Matrix goal = change_;  // of u v: D + ΔW(θ₀), whose best approximation of rank r leaves the
                             // small singular values
     for (std::size_t i = 0; i < o_.rows; ++i) {
       for (std::size_t j = 0; j < o_.cols; ++j)
-        goal(i, j) += static_cast<Real>(made->entry(theta, i, j));
+        goal(i, j) += static_cast<Real>(made->entry(theta, w, i, j));
     }
     const std::vector<double> singular = svd(goal).singular;
     double left = 0;

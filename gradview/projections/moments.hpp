@@ -1,0 +1,33 @@
+// Moments: what an update rule remembers of one matrix, and how its coordinates may change.
+#pragma once
+
+#include <cstddef>
+
+#include "gradview/core/matrix.hpp"
+
+namespace gradview {
+
+struct Moments {         // empty where the rule keeps none
+  std::size_t step = 0;  // updates so far
+  Matrix first;          // average of the gradient, m x n
+  Matrix second;         // average of its square, m x n
+  Matrix row, column;    // averages of the square over each row (m x 1) and each column (1 x n)
+  std::size_t size() const { return first.size() + second.size() + row.size() + column.size(); }
+};
+
+// How the coordinates of one factor changed when the subspace moved:
+//
+//     new = left · old · right          an empty matrix stands for the identity
+//
+// For a factor whose rows are coordinates in a frame b (r x n), right = b_old b_newᵀ; for one whose
+// columns are coordinates in aᵀ (m x r), left = a_new a_oldᵀ. The frames F are scaled so that
+// E[FᵀF] = I; times `contraction`, the products are those of (nearly) orthonormal ones.
+struct Change {
+  Matrix left, right;
+  double contraction = 1;
+};
+
+// What moments on factors become when the subspace moves.
+enum class Transport { automatic, keep, project, rotate, reset };
+
+}  // namespace gradview
