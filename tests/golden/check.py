@@ -1,12 +1,16 @@
-"""Does the torch installed here still do what tests/golden/torch.safetensors says?
+"""Do the packages installed here still do what the recordings in tests/golden say?
 
     python tests/golden/check.py          exit code 0: yes, to 1e-12 · max(1, |value|); 1: no
 
-Records again in memory and prints one line per case; then tries python/record_gradients.py against
-autograd.
+Runs every module of recordings.py again, in memory, and prints its largest deviation and the case
+where it is (all that are off); one whose packages are not here is skipped. Then tries
+python/record_gradients.py against autograd.
 """
 
+import importlib
+import importlib.metadata
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -14,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import record
+import recordings
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
 import record_gradients
@@ -32,33 +36,56 @@ def deviation(new, old):
 
 def report(what, worst, tolerance=TOLERANCE):
     ok = worst <= tolerance
-    print(f"{what:22} {worst:8.1e} {'ok' if ok else 'OFF'}")
+    print(f"{what:34} {worst:8.1e} {'ok' if ok else 'OFF'}")
     return ok
 
 
-def group(key, names):
-    case = key.split(".")[0]
-    return case if case in names else "inputs"
+def name_of(package):
+    return re.split(r"[=<>~! ;[]", package)[0]
 
 
-def check_golden():
-    old = load_file(record.FILE)
-    with safe_open(record.FILE, "pt") as file:
+def missing(package):
+    try:
+        importlib.metadata.version(name_of(package))
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False
+
+
+def case_of(key):
+    return key.split(".")[0]
+
+
+def check_recording(name):
+    packages = recordings.packages(name)
+    absent = [package for package in packages if missing(package)]
+    if absent:
+        print(f"{name:34} skipped, not installed here: {', '.join(absent)}")
+        return True
+    module = importlib.import_module(name)
+    old = load_file(module.FILE)
+    with safe_open(module.FILE, "pt") as file:
         old_metadata = file.metadata()
-    new, metadata = record.record()
-    print(f"recorded with torch {old_metadata['torch']}, here {metadata['torch']}; deviations:")
+    new, metadata = module.record()
     ok = True
-    for line in ("cases", "kept"):
-        if metadata[line] != old_metadata[line]:
-            print(f"the file's {line} are not those of record.py: record it again")
+    versions = {name_of(package) for package in packages}
+    for key in sorted(metadata.keys() | old_metadata.keys()):
+        if metadata.get(key) == old_metadata.get(key):
+            continue
+        if key in versions:
+            print(f"{name}: recorded with {key} {old_metadata.get(key)}, here {metadata.get(key)}")
+        else:
+            print(f"{name}: '{key}' of the file is not that of {name}.py: record it again")
             ok = False
-    names = [line.split()[0] for line in metadata["cases"].splitlines()]
-    for name in ["inputs", *names]:
-        parts = [
-            {key: t for key, t in tensors.items() if group(key, names) == name}
-            for tensors in (new, old)
-        ]
-        ok &= report(name, deviation(*parts))
+    worst = {}
+    for case in sorted({case_of(key) for key in [*new, *old]}):
+        parts = [{k: t for k, t in tensors.items() if case_of(k) == case} for tensors in (new, old)]
+        worst[case] = deviation(*parts)
+    tolerance = getattr(module, "TOLERANCE", TOLERANCE)
+    largest = max(worst, key=worst.get)
+    for case, value in worst.items():
+        if value > tolerance or case == largest:
+            ok &= report(f"{name}: {case}", value, tolerance)
     return ok
 
 
@@ -112,7 +139,7 @@ def check_record_gradients(dtype):
 
 
 if __name__ == "__main__":
-    ok = check_golden()
+    ok = all([check_recording(name) for name in recordings.MODULES])
     for dtype, tolerance in ((torch.float64, 1e-15), (torch.float32, 1e-6)):
         what = f"gradients {dtype}".replace("torch.", "")
         ok &= report(what, check_record_gradients(dtype), tolerance)

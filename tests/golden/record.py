@@ -34,6 +34,7 @@ RANK, ALPHA = 3, 5.0
 SCALES = {"standard": ALPHA / RANK, "rslora": ALPHA / math.sqrt(RANK)}
 COLUMNS = "projector optimizer lr schedule clip accumulate"
 BETAS = {"betas": (0.8, 0.99), "eps": 1e-6}
+PACKAGES = ["torch==2.13.0", "numpy", "safetensors"]
 FILE = pathlib.Path(__file__).with_name("torch.safetensors")
 
 
