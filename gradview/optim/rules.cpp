@@ -7,6 +7,7 @@ namespace gradview {
 Moments Sgd::start(Shape shape) const {
   Moments moments;
   if (momentum > 0) moments.first = zeros(shape);
+  moments.beta1 = momentum;
   return moments;
 }
 
@@ -14,6 +15,9 @@ Moments Adam::start(Shape shape) const {
   Moments moments;
   if (beta1 > 0) moments.first = zeros(shape);
   moments.second = zeros(shape);
+  moments.beta1 = beta1;
+  moments.beta2 = beta2;
+  moments.newest = 1 - beta1;
   return moments;
 }
 

@@ -28,9 +28,11 @@ void rotate(const Change& change, Moments& moments) {
   scale(left, change.contraction);
   scale(right, change.contraction);
   const bool has_first = moments.first.size() > 0;
+  const double ratio =  // of v/(1 − β₂ᵗ) − (m/(1 − β₁ᵗ))² = (v − ratio · m²)/(1 − β₂ᵗ)
+      moments.second_weight() / (moments.first_weight() * moments.first_weight());
   Matrix variance = moments.second;
   if (has_first) {
-    if (variance.size() > 0) axpy(variance, -1, squared(moments.first));
+    if (variance.size() > 0) axpy(variance, -ratio, squared(moments.first));
     moments.first = moved(moments.first, left, right);
   }
   left = squared(std::move(left));
@@ -39,7 +41,7 @@ void rotate(const Change& change, Moments& moments) {
   if (moments.column.size() > 0) moments.column = moved(moments.column, {}, right);
   if (variance.size() == 0) return;
   moments.second = moved(variance, left, right);
-  if (has_first) axpy(moments.second, 1, squared(moments.first));
+  if (has_first) axpy(moments.second, ratio, squared(moments.first));
   for (std::size_t i = 0; i < moments.second.size(); ++i) {
     moments.second.data()[i] = std::abs(moments.second.data()[i]);
   }

@@ -1,6 +1,7 @@
 // Moments: what an update rule remembers of one matrix, and how its coordinates may change.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 
 #include "gradview/core/matrix.hpp"
@@ -12,7 +13,18 @@ struct Moments {         // empty where the rule keeps none
   Matrix first;          // average of the gradient, m x n
   Matrix second;         // average of its square, m x n
   Matrix row, column;    // averages of the square over each row (m x 1) and each column (1 x n)
+  double beta1 = 0, beta2 = 0;  // what a step keeps of first and of second: constants of the rule
+  double newest = 1;  // the weight of the newest gradient in first: 1 − β₁, or 1 in a sum
+
   std::size_t size() const { return first.size() + second.size() + row.size() + column.size(); }
+  // The weights of all gradients in an average together: what its bias correction divides by.
+  double first_weight() const { return newest * shares(beta1) / (1 - beta1); }
+  double second_weight() const { return shares(beta2); }
+
+ private:
+  double shares(double beta) const {
+    return step == 0 ? 1 : 1 - std::pow(beta, static_cast<double>(step));
+  }
 };
 
 // How the coordinates of one factor changed when the subspace moved:
