@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "gradview/core/error.hpp"
+#include "gradview/core/linalg.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/experiments/adaptation.hpp"
 #include "gradview/experiments/compare/comparison.hpp"
@@ -653,12 +654,18 @@ class Resumed : public testing::Test {
     for (const auto& run : read_metrics(folder + "/metrics.csv")) text += timeless(run);
     return text;
   }
+  std::string layers(const std::string& folder) const {
+    const std::string path = folder + "/layers.csv";
+    return fs::exists(path) ? read_text(path) : "";
+  }
   // Runs the first `count` keys, and what was interrupted in the middle of the next one.
   void call(const std::string& out, bool resume, std::size_t jobs, std::size_t count, bool torn) {
     RunFolder folder("test", {.out = out, .overwrite = false, .resume = resume});
     folder.begin({{"steps", 12}}, nlohmann::ordered_json::object());
     Progress progress(true);
-    Sweep sweep(family_, brief(), jobs, folder, progress);
+    TrainingSettings settings = brief();
+    settings.watch = watch_;
+    Sweep sweep(family_, settings, jobs, folder, progress);
     sweep.prepare({1, 2});
     sweep.restore({1, 2});
     const auto last = keys_.begin() + static_cast<std::ptrdiff_t>(count);
@@ -667,7 +674,10 @@ class Resumed : public testing::Test {
       auto half = train(sweep.task(last->seed), evaluate_start(sweep.task(last->seed)), last->curve,
                         last->lr, last->seed, true, brief());
       half.rows.resize(5);
+      half.layers = {{0, "w.weight", "half", 1}};
       const std::string text = metrics_text(half);
+      folder.append_rows("layers.csv",
+                         (layers(out).empty() ? layers_header() : "") + layers_text(half));
       folder.append_rows("metrics.csv", text.substr(0, text.size() - 9));
     }
     if (count == keys_.size()) sweep.write(keys_);
@@ -681,6 +691,7 @@ class Resumed : public testing::Test {
     }
     return keys;
   }();
+  Watch watch_;
   Folder folder_;
 };
 
@@ -690,6 +701,51 @@ TEST_F(Resumed, EndsWithWhatTheUninterruptedCallWrites) {
   EXPECT_NE(rows(folder_ / "parts"), rows(folder_ / "whole"));
   call(folder_ / "parts", true, 2, keys_.size(), false);
   EXPECT_EQ(rows(folder_ / "parts"), rows(folder_ / "whole"));
+}
+
+TEST_F(Resumed, LayersComeBackAsTheUninterruptedCallWritesThem) {
+  watch_ = [](const Watched& seen) {
+    Matrix moved = difference(seen.weights["w.weight"], seen.start["w.weight"]);
+    seen.add("w.weight", "moved", squared_norm(moved));
+    if (seen.step < 12) seen.add("w.weight", "gain", seen.optimizer.observation("w.weight").gain());
+  };
+  call(folder_ / "whole", false, 1, keys_.size(), false);
+  call(folder_ / "parts", false, 2, 3, true);
+  EXPECT_NE(layers(folder_ / "parts"), layers(folder_ / "whole"));
+  call(folder_ / "parts", true, 2, keys_.size(), false);
+  EXPECT_EQ(layers(folder_ / "parts"), layers(folder_ / "whole"));
+  const auto read = read_layers(folder_ / "whole/layers.csv");
+  EXPECT_EQ(read.size(), keys_.size());
+  const auto& rows = read.at({"full", "sgd:momentum=0.9", 0.05, 1});
+  ASSERT_EQ(rows.size(), 7u);   // two at each of 0, 5 and 10, one at the end
+  EXPECT_GT(rows[0].value, 0);  // step 0 is done
+  EXPECT_NEAR(rows[1].value, 1, 1e-12);
+  EXPECT_EQ(rows[6].step, 12u);
+  EXPECT_TRUE(read_text(folder_ / "whole/layers.csv")
+                  .starts_with("method,optimizer,lr,seed,step,parameter,key,value\n"));
+}
+
+TEST_F(Resumed, ThereIsNoLayersFileWithoutRows) {
+  call(folder_ / "run", false, 1, 2, true);
+  EXPECT_NE(layers(folder_ / "run"), "");  // of the run that was interrupted
+  call(folder_ / "run", true, 1, keys_.size(), false);
+  EXPECT_EQ(layers(folder_ / "run"), "");
+}
+
+TEST(Layers, OnlyReportedRunsHaveThem) {
+  const auto task = teacher("teacher:rows=12,cols=9,planted=2,examples=64").make(1);
+  TrainingSettings s = brief();
+  s.watch = [](const Watched& seen) { seen.add("w.weight", "key", 1); };
+  const auto rows = [&](bool test) {
+    return train(*task, evaluate_start(*task), kCurves[0], 0.05, 1, test, s).layers.size();
+  };
+  EXPECT_EQ(rows(false), 0u);
+  EXPECT_EQ(rows(true), 4u);
+}
+
+TEST(Layers, AFileOfAnotherKindIsRefused) {
+  const Folder folder;
+  EXPECT_THROW(read_layers(folder.file("a,b\n1,2\n")), DataError);
 }
 
 TEST_F(Resumed, SkipsWhatIsFinished) {

@@ -25,11 +25,18 @@ struct Row {
   std::optional<double> second_order;
 };
 
+struct LayerRow {  // one number about one matrix; layers.hpp
+  std::size_t step;
+  std::string parameter, key;
+  double value;
+};
+
 struct Run {
   Curve curve;
   double lr = 0;
   std::uint64_t seed = 0;
-  std::vector<Row> rows;  // in order of step; the last one tells how the run ended
+  std::vector<Row> rows;           // in order of step; the last one tells how the run ended
+  std::vector<LayerRow> layers{};  // of a reported run, in order of step
 
   bool diverged() const { return !rows.empty() && rows.back().diverged; }
   const Row* last(const std::string& split) const;  // null where there is none

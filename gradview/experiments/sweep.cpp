@@ -23,9 +23,17 @@ void Sweep::prepare(const std::vector<std::uint64_t>& seeds) {
 }
 
 void Sweep::restore(const std::vector<std::uint64_t>& reported_seeds) {
+  if (!folder_.resuming()) return;
   const std::string path = folder_.file("metrics.csv");
-  if (!folder_.resuming() || !std::filesystem::exists(path)) return;
+  const std::string layers = folder_.file("layers.csv");
+  if (!std::filesystem::exists(path)) {
+    std::filesystem::remove(layers);
+    return;
+  }
+  std::map<RunId, std::vector<LayerRow>> seen;
+  if (std::filesystem::exists(layers)) seen = read_layers(layers);
   std::string kept = metrics_header();
+  std::vector<const Run*> restored;
   for (Run& run : read_metrics(path)) {
     const bool reported =
         std::find(reported_seeds.begin(), reported_seeds.end(), run.seed) != reported_seeds.end();
@@ -34,10 +42,13 @@ void Sweep::restore(const std::vector<std::uint64_t>& reported_seeds) {
                                             last.split == (reported ? "test" : "train"));
     if (!finished) continue;
     kept += metrics_text(run);
-    runs_.insert_or_assign(id(run.curve, run.lr, run.seed), std::move(run));
+    run.layers = std::move(seen[id_of(run)]);
+    restored.push_back(&(runs_.insert_or_assign(id_of(run), std::move(run)).first->second));
   }
   folder_.write("metrics.csv", kept);
-  started_file_ = true;
+  write_layers(restored);
+  started_metrics_ = true;
+  started_layers_ = std::filesystem::exists(layers);
   progress_.note(fmt::format("resuming: {} runs are there already", runs_.size()));
 }
 
@@ -61,13 +72,34 @@ void Sweep::run(const std::vector<RunKey>& keys) {
                        : fmt::format("{:.1f} %", 100 * last->accuracy.value_or(0)));
     {
       const std::lock_guard lock(mutex_);
-      folder_.append_rows("metrics.csv",
-                          (started_file_ ? "" : metrics_header()) + metrics_text(run));
-      started_file_ = true;
+      keep(run);
       runs_.insert_or_assign(id(key.curve, key.lr, key.seed), std::move(run));
     }
     progress_.done(what);
   });
+}
+
+// A run that is in metrics.csv is in layers.csv: what an interruption leaves is whole.
+void Sweep::keep(const Run& run) {
+  const auto append = [&](const char* file, bool& started, const std::string& header,
+                          const std::string& text) {
+    if (text.empty()) return;
+    folder_.append_rows(file, (started ? "" : header) + text);
+    started = true;
+  };
+  append("layers.csv", started_layers_, layers_header(), layers_text(run));
+  append("metrics.csv", started_metrics_, metrics_header(), metrics_text(run));
+}
+
+// Nothing is left of an earlier layers.csv where there are no rows now.
+void Sweep::write_layers(const std::vector<const Run*>& runs) const {
+  std::string text;
+  for (const Run* run : runs) text += layers_text(*run);
+  if (text.empty()) {
+    std::filesystem::remove(folder_.file("layers.csv"));
+  } else {
+    folder_.write("layers.csv", layers_header() + text);
+  }
 }
 
 const Run& Sweep::result(const RunKey& key) const {
@@ -76,8 +108,13 @@ const Run& Sweep::result(const RunKey& key) const {
 
 void Sweep::write(const std::vector<RunKey>& order) const {
   std::string text = metrics_header();
-  for (const RunKey& key : order) text += metrics_text(result(key));
+  std::vector<const Run*> runs;
+  for (const RunKey& key : order) {
+    runs.push_back(&result(key));
+    text += metrics_text(*runs.back());
+  }
   folder_.write("metrics.csv", text);
+  write_layers(runs);
 }
 
 }  // namespace gradview

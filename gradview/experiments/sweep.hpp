@@ -1,11 +1,10 @@
-// Sweep: the runs of an experiment, each done once, on several threads, kept in metrics.csv as they
-// finish.
+// Sweep: the runs of an experiment, each done once, on several threads, kept in metrics.csv and
+// layers.csv as they finish.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <mutex>
-#include <tuple>
 #include <vector>
 
 #include "gradview/experiments/driver/progress.hpp"
@@ -39,15 +38,16 @@ class Sweep {
   void restore(const std::vector<std::uint64_t>& reported_seeds);
   void run(const std::vector<RunKey>& keys);  // those that are not there yet
   const Run& result(const RunKey& key) const;
-  // Writes metrics.csv anew, in this order: what an uninterrupted call on one thread would have
-  // written.
+  // Writes metrics.csv and layers.csv anew, in this order: what an uninterrupted call on one thread
+  // would have written.
   void write(const std::vector<RunKey>& order) const;
 
  private:
-  using Id = std::tuple<std::string, std::string, double, std::uint64_t>;
-  static Id id(const Curve& curve, double lr, std::uint64_t seed) {
+  static RunId id(const Curve& curve, double lr, std::uint64_t seed) {
     return {curve.method, curve.optimizer, lr, seed};
   }
+  void keep(const Run& run);  // in the files; the caller holds the mutex
+  void write_layers(const std::vector<const Run*>& runs) const;
 
   TaskFamily family_;
   TrainingSettings settings_;
@@ -56,8 +56,8 @@ class Sweep {
   Progress& progress_;
   std::map<std::uint64_t, std::shared_ptr<const Task>> tasks_;
   std::map<std::uint64_t, StartScores> starts_;
-  std::map<Id, Run> runs_;
-  bool started_file_ = false;
+  std::map<RunId, Run> runs_;
+  bool started_metrics_ = false, started_layers_ = false;
   std::mutex mutex_;
 };
 

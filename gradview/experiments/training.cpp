@@ -65,6 +65,16 @@ class Trainer {
 
   std::size_t trainable() const { return trained_numbers(plan_); }
 
+  void look(std::size_t step, std::vector<LayerRow>& rows) {
+    const Watched seen{step, task_.start(), weights, optimizer, rows};
+    for (const std::string& name : names_) {
+      for (const auto& [key, value] : optimizer.projector(name).figures()) {
+        seen.add(name, key, value);
+      }
+    }
+    if (settings_.watch) settings_.watch(seen);
+  }
+
   Weights weights;
 
  private:
@@ -169,7 +179,9 @@ Run train(const Task& task, const StartScores& start, const Curve& curve, double
     }
     if (last) {
       add(step, "train", trainer.gradients(false));
-      if (test) add(step, "test", task.evaluate(trainer.weights, Split::test));
+      if (!test) return run;
+      add(step, "test", task.evaluate(trainer.weights, Split::test));
+      trainer.look(step, run.layers);
       return run;
     }
     const Stopwatch watch;
@@ -191,6 +203,7 @@ Run train(const Task& task, const StartScores& start, const Curve& curve, double
     row.cosine = seen.cosine();
     row.second_order = seen.second_order();
     row.lr_used = lr_used;
+    if (test) trainer.look(step, run.layers);
   }
 }
 

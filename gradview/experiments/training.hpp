@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gradview/experiments/adaptation.hpp"
+#include "gradview/experiments/layers.hpp"
 #include "gradview/experiments/metrics.hpp"
 #include "gradview/experiments/task.hpp"
 
@@ -15,6 +16,7 @@ struct TrainingSettings {
   std::string target = ".";
   std::vector<Override> overrides;
   bool train_rest = false, train_biases = false;
+  Watch watch = {};  // further rows for layers.csv
 };
 
 Adaptation adaptation_of(const std::string& method, const TrainingSettings& settings);
@@ -24,8 +26,8 @@ struct StartScores {  // what every run of a seed begins with, evaluated once
 };
 StartScores evaluate_start(const Task& task);
 
-// Trains from task.start(). Rows at step 0, every eval_every steps and at the end; a test row at
-// the end where `test`. A run that leaves the finite numbers ends there, marked as diverged. Throws
+// Trains from task.start(). Rows at step 0, every eval_every steps and at the end; where `test`, a
+// test row at the end, and rows for layers.csv. A run that leaves the finite numbers ends there, marked as diverged. Throws
 // Interrupted on a signal.
 Run train(const Task& task, const StartScores& start, const Curve& curve, double lr,
           std::uint64_t seed, bool test, const TrainingSettings& settings);
