@@ -8,7 +8,7 @@ namespace gradview {
 namespace {
 
 std::vector<TaskKind>& registry() {
-  static std::vector<TaskKind> kinds{fashion_task(), teacher_task()};
+  static std::vector<TaskKind> kinds{fashion_task(), teacher_task(), quadratic_task()};
   return kinds;
 }
 

@@ -76,5 +76,6 @@ TaskKind function_task(std::string name, std::string summary,
 
 TaskKind fashion_task();
 TaskKind teacher_task();
+TaskKind quadratic_task();
 
 }  // namespace gradview
