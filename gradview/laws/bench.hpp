@@ -71,7 +71,7 @@ class Bench {
   }
   void retract(const Factors& u, Matrix& w) {
     const Gradient none(shape_of(weight));
-    projector->retract({none, u, u, 1}, &w);
+    projector->retract({none, projector->project(none, weight), u, 1}, &w);
   }
   void leave_the_start() { retract(change(2, 20), weight); }  // where u = 0 hides a fault
   Factors theta() const {
