@@ -6,8 +6,10 @@
 #include "gradview/core/text.hpp"
 #include "gradview/projections/additive.hpp"
 #include "gradview/projections/bitfit.hpp"
+#include "gradview/projections/fira.hpp"
 #include "gradview/projections/full.hpp"
 #include "gradview/projections/galore.hpp"
+#include "gradview/projections/ldadam.hpp"
 #include "gradview/projections/lora.hpp"
 #include "gradview/projections/lora_fa.hpp"
 #include "gradview/projections/random.hpp"
@@ -28,9 +30,17 @@ std::vector<Method>& registry() {
                      {"random:rank=3", "random:rank=2,family=rademacher,refresh_every=3",
                       "random:rank=3,family=haar,refresh_every=0", "random:rank=2,sides=left",
                       "random:rank=3,sides=right,family=haar", "random:rank=2,normalise=raw"}),
-      method<Galore>("galore", "G projected onto its own leading singular vectors",
-                     {"galore:rank=3,scale=0.7,refresh_every=2", "galore:rank=2,side=both",
-                      "galore:rank=3,side=left,refresh_every=3"}),
+      method<Galore>(
+          "galore", "G projected onto its own leading singular vectors",
+          {"galore:rank=3,scale=0.7,refresh_every=2", "galore:rank=2,side=both",
+           "galore:rank=3,side=left,refresh_every=3,error_feedback=true",
+           "galore:rank=2,side=long,projection=subspace,warm_start=true,refresh_every=2"}),
+      method<Fira>("fira", "GaLore, and the rest of G at the rate of what it projects",
+                   {"fira:rank=3,scale=0.7,refresh_every=2,residual=scaled",
+                    "fira:rank=2,side=left,projection=subspace,refresh_every=3"}),
+      method<Ldadam>("ldadam",
+                     "a subspace that follows the gradient, with its moments and its error",
+                     {"ldadam:rank=3", "ldadam:rank=2,side=left,rho=0.5,error_feedback=false"}),
       method<Additive>("additive", "ΔW as a sum of row and column terms, in blocks for rank > 1",
                        {"additive", "additive:rank=3", "additive:rank=2,frames=raw"}),
   };

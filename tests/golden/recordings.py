@@ -11,6 +11,8 @@ import pathlib
 
 MODULES = [
     "record",
+    "galore_adamw",
+    "fira_adamw",
 ]
 
 
