@@ -21,6 +21,7 @@
 namespace gradview {
 
 struct Watched {
+  const Run& run;  // whose curve, rate and seed it is
   std::size_t step;
   const Weights& start;    // as the run began
   const Weights& weights;  // as they are now

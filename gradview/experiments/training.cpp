@@ -65,8 +65,8 @@ class Trainer {
 
   std::size_t trainable() const { return trained_numbers(plan_); }
 
-  void look(std::size_t step, std::vector<LayerRow>& rows) {
-    const Watched seen{step, task_.start(), weights, optimizer, rows};
+  void look(std::size_t step, Run& run) {
+    const Watched seen{run, step, task_.start(), weights, optimizer, run.layers};
     for (const std::string& name : names_) {
       for (const auto& [key, value] : optimizer.projector(name).figures()) {
         seen.add(name, key, value);
@@ -181,7 +181,7 @@ Run train(const Task& task, const StartScores& start, const Curve& curve, double
       add(step, "train", trainer.gradients(false));
       if (!test) return run;
       add(step, "test", task.evaluate(trainer.weights, Split::test));
-      trainer.look(step, run.layers);
+      trainer.look(step, run);
       return run;
     }
     const Stopwatch watch;
@@ -203,7 +203,7 @@ Run train(const Task& task, const StartScores& start, const Curve& curve, double
     row.cosine = seen.cosine();
     row.second_order = seen.second_order();
     row.lr_used = lr_used;
-    if (test) trainer.look(step, run.layers);
+    if (test) trainer.look(step, run);
   }
 }
 
