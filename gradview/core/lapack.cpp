@@ -29,19 +29,23 @@ Matrix row_major(const Expression& a) {  // LAPACK hands back column-major array
 
 }  // namespace
 
+void fix_signs(Svd& s) {
+  for (std::size_t k = 0; k < s.singular.size(); ++k) {
+    std::size_t largest = 0;
+    for (std::size_t i = 1; i < s.u.shape()[0]; ++i) {
+      if (std::abs(s.u(i, k)) > std::abs(s.u(largest, k))) largest = i;
+    }
+    if (s.u(largest, k) >= 0) continue;
+    for (std::size_t i = 0; i < s.u.shape()[0]; ++i) s.u(i, k) = -s.u(i, k);
+    for (std::size_t j = 0; j < s.vt.shape()[1]; ++j) s.vt(k, j) = -s.vt(k, j);
+  }
+}
+
 Svd svd(const Matrix& a) {
   require_finite("svd", a);
   const auto [u, s, vt] = xt::linalg::svd(a, false);
   Svd out{row_major(u), {s.begin(), s.end()}, row_major(vt)};
-  for (std::size_t k = 0; k < out.singular.size(); ++k) {
-    std::size_t largest = 0;
-    for (std::size_t i = 1; i < out.u.shape()[0]; ++i) {
-      if (std::abs(out.u(i, k)) > std::abs(out.u(largest, k))) largest = i;
-    }
-    if (out.u(largest, k) >= 0) continue;
-    for (std::size_t i = 0; i < out.u.shape()[0]; ++i) out.u(i, k) = -out.u(i, k);
-    for (std::size_t j = 0; j < out.vt.shape()[1]; ++j) out.vt(k, j) = -out.vt(k, j);
-  }
+  fix_signs(out);
   return out;
 }
 

@@ -45,6 +45,7 @@ struct Svd {
   Matrix vt;                     // k x n
 };
 Svd svd(const Matrix& a);                        // throws std::domain_error on non-finite input
+void fix_signs(Svd& s);                          // as Svd promises; products stay
 Matrix solve(const Matrix& a, const Matrix& b);  // x with a x = b, a: k x k; throws
                                                  // std::domain_error where a is singular
 struct SymmetricEigen {                          // a = q diag(values) qᵀ

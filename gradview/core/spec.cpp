@@ -113,8 +113,12 @@ std::string OptionSet::what(const char* key) const {
 }
 
 const std::string* OptionSet::declare(const char* key, std::string value, const char* help) {
-  help_.push_back({key, std::move(value), help});
-  return spec_.find(key);
+  help_.push_back({key, std::move(value), only_with_.empty() ? help : only_with_ + ": " + help});
+  const std::string* given = spec_.find(key);
+  if (given && refused_) {
+    throw std::invalid_argument(what(key) + " is given, but it belongs to " + only_with_);
+  }
+  return given;
 }
 
 void OptionSet::count(const char* key, std::size_t& value, const Range& range, const char* help) {

@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -74,6 +75,24 @@ class OptionSet {
     value = choices[pick(key, names, index, help)].second;
   }
 
+  // One row of a table, each with name() and options of its own in declare(OptionSet&), which are
+  // errors where another row is chosen. The first is the default.
+  template <class Row>
+  std::shared_ptr<const Row> one_of(const char* key, const std::vector<std::shared_ptr<Row>>& table,
+                                    const char* help) {
+    std::vector<std::string> names;
+    for (const auto& row : table) names.emplace_back(row->name());
+    const std::size_t chosen = pick(key, names, 0, help);
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      only_with_ = std::string(key) + "=" + names[i];
+      refused_ = i != chosen;
+      table[i]->declare(*this);
+    }
+    only_with_.clear();
+    refused_ = false;
+    return table[chosen];
+  }
+
   void reject_others() const;  // throws where the spec has an option that was not declared
   const std::vector<OptionHelp>& help() const { return help_; }
 
@@ -85,6 +104,8 @@ class OptionSet {
 
   const Spec& spec_;
   std::vector<OptionHelp> help_;
+  std::string only_with_;  // the choice that the options being declared belong to
+  bool refused_ = false;   // which is not the one made
 };
 
 struct NoOptions {

@@ -1,20 +1,38 @@
-// lora: low-rank adaptation.     ΔW = s u v,  s = alpha/r (standard) or alpha/√r (rslora);  u: m x
-// r, v: r x n
+// lora: low-rank adaptation.     ΔW = s u v,  s = alpha/r (standard) or alpha/√r (rslora)
 //
-//     Jᵀ G = s (G vᵀ, uᵀ G)       W' − W = s (du (v + dv) + u dv)
+//     Jᵀ G = s (G vᵀ, uᵀ G)       W' − W = s (du (v + dv) + u dv)       u: m x r, v: r x n
 //
 // Hu et al.: LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv:2106.09685 (B = u, A =
 // v). Kalajdzievski: A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023,
-// arXiv:2312.03732. u = 0 and v ~ U(±1/√n) at first, as PEFT and the authors' code have it (the
-// paper writes Gaussian). Any other start leaves W alone as well, since W moves only by what the
-// factors moved.
+// arXiv:2312.03732. Hayou, Ghosh, Yu: LoRA+: Efficient Low Rank Adaptation of Large Models, 2024,
+// arXiv:2402.12354: u learns at lr_ratio · lr. Their u is the factor that starts at zero; as in PEFT
+// the ratio is u's under every init, also where neither is zero or v's counterpart is. Their code
+// applies the ratio to vectors too; here vectors are no factors of lora.
+//
+// Starts are in lora_init.hpp and lora_init_weight.hpp, lora_ga.hpp; what happens to the gradients
+// in lora_precondition.hpp, lora_pro.hpp.
 #pragma once
 
 #include <cmath>
 
+#include "gradview/projections/lora_ga.hpp"
+#include "gradview/projections/lora_init_weight.hpp"
+#include "gradview/projections/lora_pro.hpp"
 #include "gradview/projections/tangent.hpp"
 
 namespace gradview {
+
+inline std::vector<std::shared_ptr<LoraInit>> lora_inits() {
+  return {std::make_shared<ZeroInit>(),      std::make_shared<GaussianInit>(),
+          std::make_shared<SymmetricInit>(), std::make_shared<OrthogonalInit>(),
+          std::make_shared<PissaInit>(),     std::make_shared<OloraInit>(),
+          std::make_shared<LoraGaInit>()};
+}
+
+inline std::vector<std::shared_ptr<LoraPreconditioner>> lora_preconditioners() {
+  return {std::make_shared<NoPreconditioner>(), std::make_shared<RiemannianPreconditioner>(),
+          std::make_shared<LoraPro>()};
+}
 
 enum class LoraScaling { standard, rslora };
 
@@ -25,12 +43,13 @@ inline double lora_scale(LoraScaling scaling, double alpha, std::size_t rank) {
 
 class Lora final : public Projector {
  public:
-  enum class Init { zero, gaussian, symmetric };
   struct Options {
     std::size_t rank = 8;
     std::optional<double> alpha;
     LoraScaling scaling = LoraScaling::standard;
-    Init init = Init::zero;
+    std::shared_ptr<const LoraInit> init;
+    double lr_ratio = 1;
+    std::shared_ptr<const LoraPreconditioner> preconditioner;
     void declare(OptionSet& o) {
       o.count("rank", rank, {.least = 1}, "columns of u, rows of v; capped at min(m, n)");
       o.number("alpha", alpha, {.least = 0, .open_below = true}, "= rank",
@@ -38,31 +57,44 @@ class Lora final : public Projector {
       o.choice("scaling", scaling,
                {{"standard", LoraScaling::standard}, {"rslora", LoraScaling::rslora}},
                "s = alpha/rank, or alpha/√rank");
-      o.choice("init", init,
-               {{"zero", Init::zero}, {"gaussian", Init::gaussian}, {"symmetric", Init::symmetric}},
-               "u = 0 with v uniform in ±1/√n, or with v ~ N(0, 1/r²); or both live and balanced");
+      init = o.one_of("init", lora_inits(),
+                      "u = 0 with v uniform in ±1/√n, or with v ~ N(0, 1/r²); both live and "
+                      "balanced; both live with u v = 0; from the SVD or the QR of W; from the SVD "
+                      "of the first gradient");
+      o.number("lr_ratio", lr_ratio, {.least = 0, .open_below = true},
+               "LoRA+: u learns at this multiple of the learning rate");
+      preconditioner = o.one_of("precondition", lora_preconditioners(),
+                                "of the factors' gradients: ScaledGD, or the gradients whose "
+                                "product is nearest to the gradient of the weight");
     }
     double scale() const {  // of the rank asked for, also where a matrix caps it
       return lora_scale(scaling, alpha.value_or(static_cast<double>(rank)), rank);
     }
   };
 
-  Lora(const Options& o, const Site& site) : s_(o.scale()) {
-    const auto [m, n] = site.shape();
-    const std::size_t r = capped_rank(o.rank, site.shape());
-    const Stream rng = site.rng(Purpose::init);
-    const double bound = 1 / std::sqrt(static_cast<double>(n));
-    u_ = zeros({m, r});
-    if (o.init == Init::zero) v_ = uniform({r, n}, -bound, bound, rng);
-    if (o.init == Init::gaussian) v_ = normal({r, n}, 1 / static_cast<double>(r), rng);
-    if (o.init == Init::symmetric) start_balanced(m, n, r, site);
+  Lora(const Options& o, const Site& site) : o_(o), s_(o.scale()) {
+    const LoraPlace here = place(site);
+    note_ = o.init->note(here);
+    set(o.init->start(here));
   }
   static Count count(const Options& o, Shape shape) {
-    return {.trained = capped_rank(o.rank, shape) * (shape.rows + shape.cols)};
+    const std::size_t numbers = capped_rank(o.rank, shape) * (shape.rows + shape.cols);
+    return {.trained = numbers, .stored = o.init->has_product() ? numbers : 0};
   }
 
+  bool starts_from_gradient() const override { return o_.init->from_gradient(); }
+  void start(const Gradient& g, const Site& site) override {
+    if (o_.init->from_gradient() && g.finite()) {
+      set(o_.init->start(g, place(site)));
+    } else {
+      set({u_, v_});  // u₀ and v₀ are what the factors have been set to
+    }
+  }
   Factors project(const Gradient& g, const Matrix&) const override {
     return pull_back(s_, u_, v_, g);
+  }
+  void precondition(Factors& g, const Site&) const override {
+    if (all_finite(u_) && all_finite(v_)) o_.preconditioner->apply(g, u_, v_, s_);
   }
   void lift(const Factors& d, Matrix& w) const override { push_forward(s_, u_, v_, d[0], d[1], w); }
   void retract(const Step& step, Matrix* w) override {
@@ -74,25 +106,35 @@ class Lora final : public Projector {
   double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return s_ * product_entry(theta[0], theta[1], i, j);
   }
+  std::optional<LowRank> product() const override {
+    if (!o_.init->has_product()) return LowRank{u_, v_, s_};
+    Matrix minus = v0_;
+    gradview::scale(minus, -1);
+    return LowRank{side_by_side(u_, u0_), stacked(v_, minus), s_};  // s [u | u₀][v ; −v₀]
+  }
   void fields(const Visit& visit) override {
     visit("u", u_, Role::trained);
     visit("v", v_, Role::trained);
+    if (!o_.init->has_product()) return;
+    visit("u0", u0_, Role::frozen);
+    visit("v0", v0_, Role::frozen);
   }
+  double rate(std::size_t factor) const override { return factor == 0 ? o_.lr_ratio : 1; }
   bool linear() const override { return false; }
+  std::string note() const override { return note_; }
 
  private:
-  // u = c P, v = c Q with PᵀP = QQᵀ = I (so uᵀu = vvᵀ) and c² = m/(3(m + n)): then the expected
-  // gain of the first step, s²c²(r/n + r/m), is that of u = 0 and v ~ U(±1/√n), s²r/(3n).
-  void start_balanced(std::size_t m, std::size_t n, std::size_t r, const Site& site) {
-    const double c = std::sqrt(static_cast<double>(m) / (3.0 * static_cast<double>(m + n)));
-    u_ = transpose(haar_rows(r, m, site.rng(Purpose::init, 0)));
-    v_ = haar_rows(r, n, site.rng(Purpose::init, 1));
-    scale(u_, c);
-    scale(v_, c);
+  LoraPlace place(const Site& site) const { return {site, capped_rank(o_.rank, site.shape()), s_}; }
+  void set(LoraPair pair) {
+    u_ = std::move(pair.u);
+    v_ = std::move(pair.v);
+    if (o_.init->has_product()) u0_ = u_, v0_ = v_;
   }
 
+  Options o_;
   double s_;
-  Matrix u_, v_;
+  std::string note_;
+  Matrix u_, v_, u0_, v0_;
 };
 
 }  // namespace gradview

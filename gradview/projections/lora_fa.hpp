@@ -1,6 +1,10 @@
-// lora_fa: LoRA whose right factor stays at its random start.     ΔW = s u v₀,  s = alpha/r;  Jᵀ G
-// = s G v₀ᵀ Zhang et al.: LoRA-FA: Memory-efficient Low-rank Adaptation for Large Language Models
-// Fine-tuning, 2023, arXiv:2308.03303.
+// lora_fa: LoRA whose right factor stays at its random start.     ΔW = s u v₀,  s = alpha/r
+//
+//     Jᵀ G = s G v₀ᵀ        correction=peft: s⁻² (s G v₀ᵀ)(v₀v₀ᵀ + 1e-8 I)⁻¹, so that J Jᵀ G = G Π_v
+//
+// Zhang, Zhang, Shi, Chu, Li: LoRA-FA: Memory-efficient Low-rank Adaptation for Large Language Models
+// Fine-tuning, 2023, arXiv:2308.03303. The paper trains u by its own gradient; PEFT's optimizer makes
+// the step of the weight the nearest one to G that v₀ allows.
 #pragma once
 
 #include "gradview/projections/lora.hpp"
@@ -9,17 +13,22 @@ namespace gradview {
 
 class LoraFa final : public Projector {
  public:
+  enum class Correction { none, peft };
   struct Options {
     std::size_t rank = 8;
     std::optional<double> alpha;
+    Correction correction = Correction::none;
     void declare(OptionSet& o) {
       o.count("rank", rank, {.least = 1}, "columns of u; capped at min(m, n)");
       o.number("alpha", alpha, {.least = 0, .open_below = true}, "= rank", "s = alpha/rank");
+      o.choice("correction", correction, {{"none", Correction::none}, {"peft", Correction::peft}},
+               "peft: the gradient of u by s⁻²(v vᵀ)⁻¹, so that the step of W is G Π_v");
     }
   };
   LoraFa(const Options& o, const Site& site)
       : s_(lora_scale(LoraScaling::standard, o.alpha.value_or(static_cast<double>(o.rank)),
-                      o.rank)) {
+                      o.rank)),
+        correction_(o.correction) {
     const auto [m, n] = site.shape();
     const std::size_t r = capped_rank(o.rank, site.shape());
     const double bound = 1 / std::sqrt(static_cast<double>(n));
@@ -36,10 +45,16 @@ class LoraFa final : public Projector {
     scale(out[0], s_);
     return out;
   }
+  void precondition(Factors& g, const Site&) const override {
+    if (correction_ == Correction::none) return;
+    g[0] = matmul(g[0], damped_inverse(matmul_nt(v_, v_), 1e-8));
+    scale(g[0], 1 / (s_ * s_));
+  }
   void lift(const Factors& d, Matrix& w) const override { add_matmul(w, s_, d[0], v_); }
   double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return s_ * product_entry(theta[0], v_, i, j);
   }
+  std::optional<LowRank> product() const override { return LowRank{u_, v_, s_}; }
   void fields(const Visit& visit) override {
     visit("u", u_, Role::trained);
     visit("v", v_, Role::frozen);
@@ -47,6 +62,7 @@ class LoraFa final : public Projector {
 
  private:
   double s_;
+  Correction correction_;
   Matrix u_, v_;
 };
 

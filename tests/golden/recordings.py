@@ -13,6 +13,7 @@ MODULES = [
     "record",
     "galore_adamw",
     "fira_adamw",
+    "peft_lora",
 ]
 
 
