@@ -220,7 +220,7 @@ OptimizerSpec rule(const std::string& spec) { return make_optimizer_spec(parse_s
 
 TEST(OptimizerSpec, ContradictionsAndUnknownsAreRefused) {
   expect_refused(
-      {{"adm", {"no optimizer 'adm'; there are sgd, adam, adamw", "did you mean"}},
+      {{"adm", {"no optimizer 'adm'; there are sgd, adam, adamw, adafactor", "did you mean"}},
        {"sgd:beta1=0.9", {"sgd has no option 'beta1'"}},
        {"adam:weight_decay=0.1", {"adam has no option 'weight_decay'"}},
        {"sgd:nesterov=true", {"nesterov=true needs momentum above 0"}},

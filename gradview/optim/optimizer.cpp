@@ -79,14 +79,11 @@ void Optimizer::set_moments(Slot& slot, const Factors& shapes) const {
   if (every == 0 || spec.rule.memory == 0 || slot.transport != Transport::project) return;
   const double growth = projector.transfer_growth();
   if (transfer_factor(spec.rule.memory, every, growth) < 1) return;
-  throw std::invalid_argument(
-      fmt::format("transport=project on '{}': each transfer multiplies the average's energy by "
-                  "{:.3g}, {} step(s) "
-                  "of memory {:.3g} do not make up for it, and it diverges; take refresh_every "
-                  "above {:.3g}, or "
-                  "transport=rotate, reset, or moments=weight",
-                  slot.name, growth, every, spec.rule.memory,
-                  std::log(growth) / (-2 * std::log(spec.rule.memory))));
+  throw std::invalid_argument(fmt::format(
+      "transport=project on '{}': each transfer multiplies the average's energy by {:.3g}, {} "
+      "step(s) of memory {:.3g} do not make up for it, and it diverges; take refresh_every={} or "
+      "more, transport=rotate or reset, or moments=weight",
+      slot.name, growth, every, spec.rule.memory, least_sound_interval(spec.rule.memory, growth)));
 }
 
 // Methods without persistent factors (full, whose θ is W; frames) decay W itself.
@@ -240,6 +237,12 @@ Factors Optimizer::direction(Slot& slot) const {
   return out;
 }
 
+// What the rule multiplies the learning rate of one factor by.
+double Optimizer::rule_rate(const Slot& slot, std::size_t factor) const {
+  if (!settings_.spec.rule.rate || slot.moments.empty()) return 1;
+  return settings_.spec.rule.rate(slot.moments[slot.moments_on_weight ? 0 : factor].step);
+}
+
 // Decoupled: −lr λ (θ − θ₀) joins the change of the factors; on the weight it is done at once.
 void Optimizer::decay(Slot& slot, Factors& direction, double lr) const {
   if (slot.decoupled == 0) return;
@@ -275,7 +278,10 @@ void Optimizer::advance(Slot& slot, double clip, double lr) {
     slot.gradient = std::move(clipped);
   }
   Factors u = direction(slot);
-  for (std::size_t k = 0; k < u.size(); ++k) scale(u[k], -lr * slot.projector->rate(k));
+  const Factors ruled = slot.projector->needs_gradient() ? u : Factors();
+  for (std::size_t k = 0; k < u.size(); ++k) {
+    scale(u[k], -lr * rule_rate(slot, k) * slot.projector->rate(k));
+  }
   const Matrix before = observing_ ? *slot.weight : Matrix();
   decay(slot, u, lr);
   Matrix lifted;
@@ -285,7 +291,8 @@ void Optimizer::advance(Slot& slot, double clip, double lr) {
     lifted = zeros(shape_of(decayed));
     slot.projector->lift(u, lifted);
   }
-  slot.projector->retract({slot.gradient, slot.projected, u, lr}, slot.weight);
+  slot.projector->retract({slot.gradient, slot.projected, u, lr * rule_rate(slot, 0), ruled},
+                          slot.weight);
   if (!observing_) return;
   slot.observation.update = squared_norm(difference(*slot.weight, before));
   slot.observation.lifted = squared_norm(lifted);

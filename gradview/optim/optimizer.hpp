@@ -94,6 +94,7 @@ class Optimizer {
   void start(Slot& slot, const Gradient& g) const;
   double clip_factor() const;
   Factors direction(Slot& slot) const;
+  double rule_rate(const Slot& slot, std::size_t factor) const;
   void decay(Slot& slot, Factors& direction, double lr) const;
   void advance(Slot& slot, double clip, double lr);
   void observe_gradient(Slot& slot) const;

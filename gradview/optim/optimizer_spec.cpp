@@ -77,6 +77,12 @@ struct AdamOptions : Common {
     o.number("beta1", rule.beta1, kShare, "decay of the average gradient");
     o.number("beta2", rule.beta2, kShare, "decay of the average square");
     o.number("eps", rule.eps, {.least = 0, .open_below = true}, "added to the root");
+    o.choice("bias_correction", rule.bias_correction,
+             {{"moments", Adam::BiasCorrection::moments},
+              {"rate", Adam::BiasCorrection::rate},
+              {"none", Adam::BiasCorrection::none}},
+             "of both averages, as torch; of the learning rate, as AdamW of transformers, so that "
+             "eps counts before it; or none");
     declare_common(o);
   }
   void declare(OptionSet& o) { declare_adam(o); }
@@ -88,23 +94,59 @@ struct AdamOptions : Common {
   }
 };
 
-struct AdamWOptions : AdamOptions {
-  double weight_decay = 0.01;
+struct Decay {
+  double weight_decay;
   DecayOn decay_on = DecayOn::factors;
-  void declare(OptionSet& o) {
-    declare_adam(o);
+  void declare_decay(OptionSet& o) {
     o.number("weight_decay", weight_decay, kNonNegative, "λ of decoupled decay");
     o.choice(
         "decay_on", decay_on,
         {{"factors", DecayOn::factors}, {"initial", DecayOn::initial}, {"weight", DecayOn::weight}},
         "factors towards zero or towards their start, or the weight towards zero");
   }
-  OptimizerSpec spec(const Spec& text) const {
-    OptimizerSpec out = AdamOptions::spec(text);
+  OptimizerSpec decayed(OptimizerSpec out, const Spec& text) const {
     out.decoupled_decay = weight_decay;
     out.decay_on = decay_on;
     out.decay_on_given = text.find("decay_on") != nullptr;
     return out;
+  }
+};
+
+struct AdamWOptions : AdamOptions, Decay {
+  AdamWOptions() : Decay{.weight_decay = 0.01} {}
+  void declare(OptionSet& o) {
+    declare_adam(o);
+    declare_decay(o);
+  }
+  OptimizerSpec spec(const Spec& text) const { return decayed(AdamOptions::spec(text), text); }
+};
+
+struct AdafactorOptions : Common, Decay {
+  Adafactor rule;
+  AdafactorOptions() : Decay{.weight_decay = 0} {}
+  void declare(OptionSet& o) {
+    o.choice(
+        "variant", rule.variant,
+        {{"transformers", Adafactor::Variant::transformers}, {"torch", Adafactor::Variant::torch}},
+        "eps1 added to the square, or a lower bound of the root of its average");
+    o.number("beta1", rule.beta1, kShare, "decay of the average direction; 0: there is none");
+    o.number("beta2_decay", rule.beta2_decay, {.most = 0}, "d of β₂ₜ = 1 − t^d");
+    o.number("eps1", rule.eps1, {.least = 0, .open_below = true},
+             "1e-30, for torch the machine epsilon", "see variant");
+    o.number("eps2", rule.eps2, kNonNegative, "least root mean square of the parameter");
+    o.number("clip_threshold", rule.clip_threshold, kNonNegative,
+             "largest root mean square of a direction; 0: any");
+    o.flag("scale_parameter", rule.scale_parameter, "multiply by the parameter's root mean square");
+    declare_decay(o);
+    declare_common(o);
+  }
+  OptimizerSpec spec(const Spec& text) const {
+    reject_with_none(text, "beta1", moments);
+    if (rule.variant == Adafactor::Variant::torch && rule.beta1 > 0) {
+      throw std::invalid_argument("'" + to_string(text) +
+                                  "': variant=torch has no beta1; there is variant=transformers");
+    }
+    return decayed(common(update_rule(rule)), text);
   }
 };
 
@@ -126,6 +168,7 @@ const std::vector<Kind>& kinds() {
       kind<SgdOptions>("sgd", "gradient descent, with momentum by option"),
       kind<AdamOptions>("adam", "Adam"),
       kind<AdamWOptions>("adamw", "Adam with decoupled weight decay"),
+      kind<AdafactorOptions>("adafactor", "averages of the squares of rows and columns only"),
   };
   return all;
 }

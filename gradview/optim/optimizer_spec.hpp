@@ -2,6 +2,7 @@
 //
 //     sgd:momentum=0.9,nesterov=true,weight_decay=1e-4        adam:beta1=,beta2=,eps=
 //     adamw:…,weight_decay=0.01,decay_on=factors|initial|weight
+//     adafactor:beta1=,beta2_decay=-0.8,eps1=,eps2=,clip_threshold=1,scale_parameter=true,…
 //
 // each with moments=auto|factors|weight|lifted|none and transport=auto|keep|project|rotate|reset.
 #pragma once

@@ -69,8 +69,4 @@ void transport_moments(Transport how, const Change& change, Moments& moments) {
   }
 }
 
-double transfer_factor(double beta1, std::size_t refresh_every, double growth) {
-  return std::pow(beta1, 2 * static_cast<double>(refresh_every)) * growth;
-}
-
 }  // namespace gradview

@@ -18,8 +18,4 @@ namespace gradview {
 // Not automatic, which a projector resolves. The second moment never becomes negative.
 void transport_moments(Transport how, const Change& change, Moments& moments);
 
-// β₁^(2κ) times the growth of E‖m‖² in one transport=project, over κ = refresh_every steps: at or
-// above one the average diverges.
-double transfer_factor(double beta1, std::size_t refresh_every, double growth);
-
 }  // namespace gradview

@@ -42,4 +42,17 @@ struct Change {
 // What moments on factors become when the subspace moves.
 enum class Transport { automatic, keep, project, rotate, reset };
 
+// β₁^(2κ) times the growth of E‖m‖² in one transport=project, over κ = refresh_every steps: at or
+// above one the average diverges.
+inline double transfer_factor(double beta1, std::size_t refresh_every, double growth) {
+  return std::pow(beta1, 2 * static_cast<double>(refresh_every)) * growth;
+}
+
+// The least κ at which it does not.
+inline std::size_t least_sound_interval(double beta1, double growth) {
+  std::size_t every = 1;
+  while (transfer_factor(beta1, every, growth) >= 1) ++every;
+  return every;
+}
+
 }  // namespace gradview

@@ -60,7 +60,8 @@ struct Step {
                              // weight; zero unless needs_gradient()
   const Factors& projected;  // Jᵀ of it, preconditioned
   const Factors& direction;  // u, the change of the factors: −lr · rate · rule(projected)
-  double lr;
+  double lr;                 // times the rule's own factor, where it has one
+  std::span<const Matrix> ruled = {};  // rule(projected); empty unless needs_gradient()
 };
 
 using Changes =
@@ -143,7 +144,7 @@ class Projector {
   virtual void fields(const Visit&) {}                  // all state that outlives a step, by name
   virtual double rate(std::size_t) const { return 1; }  // multiplies the lr of one factor
   virtual bool linear() const { return true; }          // is ΔW linear in θ?
-  // Do refresh, retract see G itself? It is then kept until the step.
+  // Do refresh, retract see G itself, and rule(JᵀG)? Both are then kept until the step.
   virtual bool needs_gradient() const { return false; }
 
   // Steps between two choices of the subspace; 0: chosen once.

@@ -70,7 +70,7 @@ void CompareSettings::declare(Flags& flags) {
   flags.count("init-batches", training.init_batches, kAtLeastOne,
               "batches whose mean gradient a method starts from that wants one");
   flags.text("schedule", training.schedule, "SPEC",
-             "constant | linear | cosine, with :warmup=N,final=F");
+             "constant | linear | cosine, with :warmup=N,final=F,restart_every=K,restart_warmup=M");
   flags.number("clip", clip, {.least = 0, .open_below = true}, "none",
                "largest norm of all factor gradients");
   flags.text("lr", lr, "X|A,B,C",

@@ -31,7 +31,8 @@ void ReplaySettings::declare(Flags& flags) {
              "each gets a file; --list names them, --help-projector NAME tells more");
   flags.text("optimizer", optimizer, "SPEC", "update rule; options in --help-optimizer");
   flags.number("lr", lr, positive, "required", "learning rate");
-  flags.text("schedule", schedule, "SPEC", "constant | linear | cosine, with :warmup=N,final=F");
+  flags.text("schedule", schedule, "SPEC",
+             "constant | linear | cosine, with :warmup=N,final=F,restart_every=K,restart_warmup=M");
   flags.number("clip", clip, positive, "none", "largest norm of all factor gradients");
   flags.text("factors", factors, "FILE",
              "safetensors: initial NAME.FIELD, as --help-projector names them; W stays");
