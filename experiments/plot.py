@@ -6,6 +6,7 @@ A new experiment adds its function to DRAWINGS at the end."""
 import io
 import json
 import os
+import re
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -16,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 # Black for the reference, then colours that the colour-blind can tell apart (Okabe and Ito; Tol).
 COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #882255 #999933".split()
@@ -84,7 +85,7 @@ def save(figure, path):
 # compare: loss against steps, accuracy against learning rate, old task against new task
 
 Measure = namedtuple("Measure", "column name label factor better limits")
-Curve = namedtuple("Curve", "look sweep rate runs stands_in")
+Curve = namedtuple("Curve", "method look sweep rate runs stands_in")
 
 
 def choose_measure(rows):
@@ -103,23 +104,27 @@ def clip_view(axis, limits):
 
 
 def final_values(runs, measure):
-    """Learning rate → mean over the seeds of the last validation value, NaN if a run diverged."""
-    ends = runs[runs.split == "validation"].groupby(["lr", "seed"])[measure.column].last()
-    failed = runs.groupby(["lr", "seed"]).diverged.max() > 0
+    """(Method, learning rate) → mean over the seeds of the last validation value, NaN if a run
+    diverged."""
+    trial = ["method", "lr", "seed"]
+    ends = runs[runs.split == "validation"].groupby(trial)[measure.column].last()
+    failed = runs.groupby(trial).diverged.max() > 0
     values = ends.reindex(failed.index).mask(failed) * measure.factor
-    return values.groupby("lr").agg(lambda seeds: seeds.mean(skipna=False))
+    return values.groupby(["method", "lr"]).agg(lambda seeds: seeds.mean(skipna=False))
 
 
 def make_curve(rows, look, reported_seeds, measure):
-    """A method under an optimizer: all its rates, and the runs at the one that is reported. Where
-    the call was interrupted before those, the best tuning runs stand in."""
+    """A listed method under an optimizer: the best of its knob at every rate, and the runs that are
+    reported. Where the call was interrupted before those, the best tuning runs stand in."""
     is_reported = rows.seed.isin(reported_seeds)
     reported, tuning = rows[is_reported], rows[~is_reported]
-    sweep = final_values(reported if tuning.empty else tuning, measure)
-    best = (sweep if measure.better == "higher" else -sweep).fillna(-np.inf).idxmax()
-    rate = best if reported.empty else reported.lr.iloc[0]
-    runs = tuning[tuning.lr == rate] if reported.empty else reported
-    return Curve(look, sweep, rate, runs, reported.empty)
+    values = final_values(reported if tuning.empty else tuning, measure)
+    is_higher = measure.better == "higher"
+    best = (values if is_higher else -values).fillna(-np.inf).idxmax()
+    method, rate = best if reported.empty else reported[["method", "lr"]].iloc[0]
+    runs = tuning[(tuning.method == method) & (tuning.lr == rate)] if reported.empty else reported
+    sweep = values.groupby("lr").max() if is_higher else values.groupby("lr").min()
+    return Curve(method, look, sweep, rate, runs, reported.empty)
 
 
 def series(curve, split, column):
@@ -200,10 +205,19 @@ def draw_forgetting(ax, curves, measure):
     clip_view(ax.yaxis, measure.limits)
 
 
+def texts_of(option):
+    return list(map(str, option)) if isinstance(option, list) else []
+
+
 def in_order(listed, found):
     """What was found, in the order of the options' list."""
-    listed = map(str, listed) if isinstance(listed, list) else []
-    return [name for name in dict.fromkeys([*listed, *found]) if name in set(found)]
+    return [name for name in dict.fromkeys([*texts_of(listed), *found]) if name in set(found)]
+
+
+def alternatives(spec):
+    """The specs that a listed one stands for: its knob, as in alpha=1|4, set to each value."""
+    knob = re.fullmatch(r"(.*[:,][^:,=]+=)([^,]*\|[^,]*)(.*)", spec)
+    return [knob[1] + value + knob[3] for value in knob[2].split("|")] if knob else [spec]
 
 
 def draw_compare(folder, options, metadata):
@@ -213,29 +227,119 @@ def draw_compare(folder, options, metadata):
     metrics = metrics.dropna(subset=key).drop_duplicates(key)
     if metrics.empty:
         return print(f"{folder}: no run has finished, nothing to draw")
+    listed = {each: spec for spec in texts_of(options.get("projector"))
+              for each in alternatives(spec)}
+    metrics["listed"] = [listed.get(method, method) for method in metrics.method]
     measure = choose_measure(metrics[metrics.split == "validation"])
     tested = metrics.seed[metrics.split == "test"].unique()
     reported = metadata["seeds"] if isinstance(metadata.get("seeds"), list) else tested
-    methods = in_order(options.get("projector"), metrics.method.unique())
-    optimizers = in_order(options.get("optimizer"), metrics.optimizer.unique())
-    looks = {method: style(i) for i, method in enumerate(methods)}
-    figure = plt.figure(figsize=(16, 5.4 * len(optimizers)), layout="constrained")
-    parts = figure.subfigures(len(optimizers), 1, squeeze=False, hspace=0.03)[:, 0]
-    for part, optimizer in zip(parts, optimizers):
-        rows = dict(list(metrics[metrics.optimizer == optimizer].groupby("method")))
-        curves = [make_curve(rows[method], look, reported, measure)
-                  for method, look in looks.items() if method in rows]
+    names = in_order(options.get("projector"), metrics.listed.unique())
+    looks = {name: style(i) for i, name in enumerate(names)}
+    curves = {optimizer: [] for optimizer in in_order(options.get("optimizer"),
+                                                      metrics.optimizer.unique())}
+    for optimizer, found in curves.items():
+        rows = dict(list(metrics[metrics.optimizer == optimizer].groupby("listed")))
+        found += [make_curve(rows[name], look, reported, measure)
+                  for name, look in looks.items() if name in rows]
+    chosen = {name: {curve.method for those in curves.values() for curve in those
+                     if curve.look is look} for name, look in looks.items()}
+    labels = {min(methods) if len(methods) == 1 else name: looks[name]
+              for name, methods in chosen.items()}
+    draw_metrics(folder, curves, labels, measure)
+    if (folder / "trials.csv").is_file():
+        draw_trials(folder, curves, measure)
+
+
+def draw_metrics(folder, curves, looks, measure):
+    figure = plt.figure(figsize=(16, 5.4 * len(curves)), layout="constrained")
+    parts = figure.subfigures(len(curves), 1, squeeze=False, hspace=0.03)[:, 0]
+    for part, (optimizer, those) in zip(parts, curves.items()):
         axes = part.subplots(1, 3)
-        draw_loss(axes[0], curves)
-        draw_rates(axes[1], curves, measure)
-        draw_forgetting(axes[2], curves, measure)
-        note = ": unfinished, some are tuning runs" if any(c.stands_in for c in curves) else ""
+        draw_loss(axes[0], those)
+        draw_rates(axes[1], those, measure)
+        draw_forgetting(axes[2], those, measure)
+        note = ": unfinished, some are tuning runs" if any(c.stands_in for c in those) else ""
         part.suptitle(optimizer + note, weight="bold", fontsize=18)
     grey = {"color": "#888888"}
     legend_below(figure, looks, Line2D([], [], label="diverged", **grey, **CROSS),
                  Line2D([], [], label="(b) reported rate, (c) end", marker="o", ls="", **grey,
                         **LARGE))
     save(figure, folder / "compare.png")
+
+
+def spread(heights, gap):
+    """The nearest heights in [0, 1] (in squares) that keep their order, a gap apart at least."""
+    order = np.argsort(heights, kind="stable")
+    steps = gap * np.arange(len(heights))
+    blocks = []  # of what moves together: where its first goes, and how many they are
+    for height in np.asarray(heights)[order] - steps:
+        blocks.append((height, 1))
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            (upper, n), (lower, m) = blocks.pop(), blocks.pop()
+            blocks.append(((upper * n + lower * m) / (n + m), n + m))
+    places = np.repeat([place for place, _ in blocks], [n for _, n in blocks])
+    out = np.empty(len(heights))
+    out[order] = np.clip(places, 0, max(0, 1 - steps[-1])) + steps
+    return out
+
+
+def draw_trials(folder, curves, measure):
+    """The expected best of k trials: a panel per group of state bytes, names beside the ends."""
+    trials = read_csv(folder / "trials.csv", "method optimizer", "k expected_best")
+    states = read_csv(folder / "table.csv", "method optimizer seed state_group", "state_bytes")
+    states = states[states.seed == "all"].sort_values("state_bytes", kind="stable")
+    group_of = states.drop_duplicates(["method", "optimizer"]).set_index(["method", "optimizer"])
+    groups = states.state_group.unique()
+    best = {key: rows.set_index("k").expected_best * measure.factor
+            for key, rows in trials.groupby(["method", "optimizer"])}
+    panels = []
+    for optimizer, those in curves.items():
+        members = {group: [] for group in groups}
+        known = [curve for curve in those
+                 if (curve.method, optimizer) in best and (curve.method, optimizer) in group_of.index]
+        for curve in known:
+            members[group_of.state_group[curve.method, optimizer]].append(curve)
+        everything = [(curve.look, best[curve.method, optimizer]) for curve in known]
+        for group in filter(members.get, groups):
+            mine = [(curve.method, curve.look, best[curve.method, optimizer])
+                    for curve in members[group]]
+            panels.append((f"{optimizer}, state {group}", everything, mine))
+    if not panels:
+        return
+    columns, most = min(2, len(panels)), max(len(mine) for _, _, mine in panels)
+    height, rows = max(4.6, 0.27 * most + 1.4), -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(9 * columns, height * rows), squeeze=False,
+                                layout="constrained")
+    for ax, panel in zip(axes.flat, panels):
+        draw_group(ax, *panel, gap=0.25 / (height - 1.2))
+        ax.set_ylabel(f"expected best {measure.name}" + (", %" if measure.factor == 100 else ""))
+    for ax in axes.flat[len(panels):]:
+        ax.set_axis_off()
+    figure.suptitle("best of k trials drawn from a search, expected; state as a share of Adam's for "
+                    "full-rank training\n(black: the reference, grey: the other groups)", fontsize=15)
+    save(figure, folder / "trials.png")
+
+
+def draw_group(ax, title, everything, mine, gap):
+    """The curves of a group with their names and ends; the others in grey, the reference in black.
+    A curve far below all others leaves the view: its name stands at the bottom."""
+    ends = np.array([line.iloc[-1] for _, line in everything])
+    quarter, half = np.quantile(ends, [0.25, 0.5])
+    low, high = max(ends.min(), half - 4 * (half - quarter) - 1e-9), ends.max()
+    room = max(high - low, 1e-3 * abs(high), 1e-9)
+    low, high = low - 0.5 * room, high + 0.06 * room
+    ax.set(title=title, xlabel="trials k", ylim=(low, high))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for look, line in reversed(everything):
+        ax.plot(line, color="black" if look is everything[0][0] else "#d0d0d0", linewidth=1.2)
+    heights = np.clip([(line.iloc[-1] - low) / (high - low) for *_, line in mine], 0, 1)
+    for (name, look, line), end, place in zip(mine, heights, spread(heights, gap)):
+        ax.plot(line, **look, markevery=max(1, len(line) // 8))
+        ax.annotate(f"{name}  {line.iloc[-1]:.1f}", (line.index[-1], end), (1.06, place),
+                    xycoords=("data", "axes fraction"), textcoords="axes fraction", va="center",
+                    fontsize=12.5, color=look["color"],
+                    arrowprops={"arrowstyle": "-", "color": look["color"], "linewidth": 0.8,
+                                "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0})
 
 
 # unbiased: variance of the update against rank

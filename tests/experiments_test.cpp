@@ -31,6 +31,7 @@
 #include "gradview/experiments/sweep.hpp"
 #include "gradview/experiments/training.hpp"
 #include "gradview/experiments/tuning.hpp"
+#include "gradview/io/csv.hpp"
 #include "gradview/io/files.hpp"
 
 namespace gradview {
@@ -356,16 +357,58 @@ TEST_F(Compared, ForgettingIsMatchedAtTheHighestAccuracyOfBoth) {
   EXPECT_EQ(all.reference_old_accuracy, 0.25);
 }
 
-TEST_F(Compared, RatesComeBackFromTheTable) {
+TEST_F(Compared, RateAndKnobComeBackFromTheTable) {
   const Folder folder;
-  const Table table = compare(
-      {evidence(full_, pointers(fulls_)), evidence(lora_, pointers(loras_))}, {}, 0.005, 0.25);
+  Table table = compare({evidence(full_, pointers(fulls_)), evidence(lora_, pointers(loras_))}, {},
+                        0.005, 0.25);
   std::ofstream(folder / "table.csv") << table_csv(table);
-  EXPECT_EQ(lr_from_table(folder / "", lora_), 0.5);
-  EXPECT_THROW(lr_from_table(folder / "", other_), DataError);
+  EXPECT_EQ(chosen_in_table(folder / "", {{"lora:rank=3", "sgd"}, lora_}).curve, lora_);
+  EXPECT_EQ(chosen_in_table(folder / "", {lora_}).lr, 0.5);
+  EXPECT_THROW(chosen_in_table(folder / "", {other_}), DataError);
+  EXPECT_THROW(chosen_in_table(folder / "", {{"lora", "adam"}, {"lora:rank=3", "sgd"}}), DataError);
   const std::string text = table_text(table, 0.005);
   for (const char* part : {"full", "lora", "worse", "∞", "-18.75"})
     EXPECT_TRUE(has(text, part)) << text;
+}
+
+TEST_F(Compared, RowsAreGroupedByTheirShareOfAdamsState) {
+  EXPECT_EQ(state_group(0, 1000), "below 5 %");
+  EXPECT_EQ(state_group(49, 1000), "below 5 %");
+  EXPECT_EQ(state_group(50, 1000), "5 to 25 %");
+  EXPECT_EQ(state_group(250, 1000), "25 to 100 %");
+  EXPECT_EQ(state_group(999, 1000), "25 to 100 %");
+  EXPECT_EQ(state_group(1000, 1000), "100 % or more");
+  Table table = compare({evidence(full_, pointers(fulls_)), evidence(lora_, pointers(loras_))}, {},
+                        0.005, 0.25);
+  table.full_adam_bytes = 800;
+  table.lines[0].state_bytes = 800;
+  table.lines[1].state_bytes = 80;
+  EXPECT_FALSE(has(table_text(table, 0.005), "state 5 to 25 %"));
+  const std::string text = table_text(table, 0.005, true);
+  const std::vector<std::string> order{"method", "state 5 to 25 %", "\nlora", "state 100 % or more",
+                                       "\nfull"};
+  std::size_t at = 0;
+  for (int half = 0; half < 2; ++half) {  // of both tables
+    for (const std::string& part : order) {
+      at = text.find(part, at);
+      ASSERT_NE(at, text.npos) << part << " is not in its place:\n" << text;
+    }
+  }
+  const Folder folder;
+  const CsvTable csv = read_csv(folder.file(table_csv(table)));
+  EXPECT_EQ(csv.header.back(), "state_group");
+  EXPECT_EQ(csv.rows.front().back(), "100 % or more");
+  EXPECT_EQ(csv.rows.back().back(), "5 to 25 %");
+}
+
+TEST_F(Compared, ContrastsKnowCurvesByTheSpecAsListed) {
+  Evidence chosen = evidence(lora_, pointers(loras_));
+  chosen.listed = "lora:alpha=1|4";
+  const Table table = compare({evidence(full_, pointers(fulls_)), chosen},
+                              {{"lora:alpha=1|4", "full"}, {"lora", "full"}}, 0.005, 0.25);
+  ASSERT_EQ(table.contrasts.size(), 1u);
+  EXPECT_EQ(table.contrasts[0].method, "lora");
+  EXPECT_EQ(table.contrasts[0].difference.mean, -0.1875);
 }
 
 TEST(Metrics, RowsComeBackAsTheyWereWritten) {

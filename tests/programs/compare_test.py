@@ -146,6 +146,56 @@ def resuming():
           without_seconds(rows(out("cut"))) == without_seconds(rows(out("whole"))), resumed.stderr)
 
 
+def trials():
+    knob = "lora:rank=4,alpha=2|4|16"
+    flags = [*SMALL, "--projector", "full", knob, "bitfit", "--optimizer", "adam", "--quiet"]
+    fixed = [*flags, "--trials", "9"]
+    done = call("compare", *fixed, "--group-by", "state", "--out", out("trials"))
+    table = rows(out("trials"))
+    curves = {"full": {"full"}, "lora": {f"lora:rank=4,alpha={value}" for value in (2, 4, 16)}, "bitfit": {"bitfit"}}
+    tried = {name: {(row["method"], row["lr"]) for row in table if row["method"] in specs and row["seed"] == "1001"}
+             for name, specs in curves.items()}
+    check("--trials: exactly so many per curve", done.returncode == 0 and {len(pairs) for pairs in tried.values()} == {9},
+          (done.stderr, tried))
+    check("every value of a knob is tried, and written as a spec", {method for method, _ in tried["lora"]} == curves["lora"])
+    lines = {row["method"]: row for row in rows(out("trials"), "table.csv") if row["seed"] == "all"}
+    last = {(row["method"], row["lr"]): float(row["accuracy"]) for row in table
+            if row["seed"] == "1001" and row["split"] == "validation" and row["step"] == "24"}
+    best = {name: max(last.get(pair, 0) for pair in pairs) for name, pairs in tried.items()}
+    chosen = {name: next(method for method in specs if method in lines) for name, specs in curves.items()}
+    check("the table reports the best trial of each curve", len(lines) == 3 and
+          all(last[method, lines[method]["lr"]] == best[name] for name, method in chosen.items()), lines)
+    check("the printed table and summary.json name the chosen value", chosen["lora"] in done.stdout and knob not in done.stdout)
+    expected = rows(out("trials"), "trials.csv")
+    ends = {row["method"]: float(row["expected_best"]) for row in expected if row["k"] == "9"}
+    check("trials.csv: one row per curve and k, which ends at the best", len(expected) == 27 and
+          all(abs(ends[method] - best[name]) < 1e-12 for name, method in chosen.items()), expected)
+    groups = [lines[method]["state_group"] for method in sorted(lines, key=lambda method: int(lines[method]["state_bytes"]))]
+    heads = [line.strip("— ").removeprefix("state ") for line in done.stdout.splitlines() if line.startswith("— state")]
+    check("--group-by state: a heading per group, in order of bytes", groups[-1] == "100 % or more" and
+          heads == 2 * list(dict.fromkeys(groups)), (groups, heads))
+
+    again = call("compare", *fixed, "--jobs", "1", "--out", out("trials-again"))
+    check("the same trials with one job", without_seconds(rows(out("trials-again"))) == without_seconds(table), again.stderr)
+    with open(os.path.join(out("trials"), "metrics.csv"), encoding="utf-8") as file:
+        whole = file.read()
+    with open(os.path.join(out("trials"), "metrics.csv"), "w", encoding="utf-8") as file:
+        file.write(whole[:len(whole) // 3])
+    resumed = call("compare", *fixed, "--out", out("trials"), "--resume")
+    check("--resume finishes the same trials", resumed.returncode == 0 and
+          without_seconds(rows(out("trials"))) == without_seconds(table), resumed.stderr)
+    reuse = call("compare", *flags, "--best-from", out("trials"), "--out", out("trials-reuse"))
+    check("--best-from takes rate and knob", reuse.returncode == 0 and
+          {(row["method"], row["lr"]) for row in rows(out("trials-reuse"))} ==
+          {(method, line["lr"]) for method, line in lines.items()}, reuse.stderr)
+    one = call("compare", *flags, "--lr", "0.01", "--contrast", knob, "bitfit", "--out", out("trials-lr"))
+    tuned = {row["method"] for row in rows(out("trials-lr")) if row["seed"] == "1001"}
+    check("a knob is chosen under a fixed rate too", one.returncode == 0 and curves["lora"] <= tuned and
+          not os.path.exists(os.path.join(out("trials-lr"), "trials.csv")), one.stderr)
+    pairs = [row["method"] for row in rows(out("trials-lr"), "table.csv") if row["seed"] == "against bitfit"]
+    check("a contrast follows the knob", len(pairs) == 1 and pairs[0] in curves["lora"], pairs)
+
+
 def divergence():
     flags = [*SMALL, "--projector", "full", "--optimizer", "sgd", "--quiet"]
     some = call("compare", *flags, "--lr", "0.01,1e30", "--out", out("some"))
@@ -181,6 +231,18 @@ def refused():
     bad(2, "--lr", "--lr=0")
     bad(2, "--margin", "--margin=inf")
     bad(2, "contradict", "--lr", "0.1", "--best-from", "x")
+    bad(2, "contradict", "--trials", "9", "--lr", "0.1")
+    bad(2, "contradict", "--trials", "9", "--best-from", "x")
+    bad(2, "--trials 4 is too few for 'full'", "--trials", "4")
+    bad(2, "at least 8", "--trials", "7", "--projector", "lora:alpha=1|2|3|4")
+    bad(2, "--trials", "--trials", "0")
+    bad(2, "two knobs", "--projector", "lora:rank=1|2,alpha=1|2")
+    bad(2, "empty value", "--projector", "lora:rank=1|")
+    bad(2, "'1' twice", "--projector", "lora:rank=1|1")
+    bad(2, "rank", "--projector", "lora:rank=4|0")
+    bad(2, "did you mean 'rank'", "--projector", "lora:rnak=4|8")
+    bad(2, "twice", "--projector", "lora:rank=4|8", "lora:rank=8")
+    bad(2, "above the limit", *TEACHER, "--projector", "lora:rank=4|10")
     bad(2, "contradict", "--overwrite", "--resume")
     bad(2, "twice", "--projector", "full", "full")
     bad(2, "twice", "--steps", "3", "--steps", "4")
@@ -198,6 +260,7 @@ def refused():
     bad(2, "--batch-size", *QUICK, "--data", DATA, "--cache", CACHE, "--batch-size", "100000")
     bad(2, "no meaning", *TEACHER, "--shift", "classes")
     bad(3, "no such folder", *QUICK, "--data", out("nowhere"))
+    bad(3, "or another value of its knob", *TEACHER, "--projector", "lora:rank=2|3", "--best-from", out("main"))
     bad(3, "--config", "--config", DATA + "/train-labels-idx1-ubyte.gz")
 
     def damaged(name, needle, change, label=lambda digit: digit):
@@ -239,7 +302,7 @@ def words():
           {"full", "lora", "random", "additive", "bitfit", "lora_fa"} <= {line.split()[0] for line in listed}, listed)
     check("--help-projector tells the options", "refresh_every" in call("compare", "--help-projector", "random").stdout)
     flags = call("compare", "--help").stdout
-    for flag in ("projector optimizer task shift data steps batch-size lr seeds tune-seeds eval-every margin best-from target "
+    for flag in ("projector optimizer task shift data steps batch-size lr seeds tune-seeds eval-every trials group-by margin best-from target "
                  "rest biases override schedule clip accumulate jobs threads out overwrite resume quiet config").split():
         check(f"--help names --{flag}", f"--{flag} " in flags)
 
@@ -262,7 +325,7 @@ def teacher():
     check("teacher: the planted rank suffices", float(lines["lora:rank=2"]["best_accuracy"]) > 0.999)
 
 
-for part in (words, results, resuming, divergence, teacher, unbiased, refused):
+for part in (words, results, resuming, trials, divergence, teacher, unbiased, refused):
     part()
 print(f"{failures} failed" if failures else "all as expected")
 sys.exit(failures > 0)

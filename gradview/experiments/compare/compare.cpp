@@ -11,11 +11,12 @@
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
 #include "gradview/experiments/compare/comparison.hpp"
+#include "gradview/experiments/compare/search.hpp"
 #include "gradview/experiments/compare/table.hpp"
+#include "gradview/experiments/compare/trials.hpp"
 #include "gradview/experiments/driver/plots.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/sweep.hpp"
-#include "gradview/experiments/tuning.hpp"
 #include "gradview/projections/registry.hpp"
 
 namespace gradview {
@@ -32,14 +33,23 @@ class Compare {
           Progress& progress)
       : settings_(settings),
         progress_(progress),
-        sweep_(family, settings.training, settings.jobs, folder, progress),
-        curves_(settings.curves()),
-        searches_(curves_.size()) {}
+        sweep_(family, settings.training, settings.jobs, folder, progress) {
+    for (const Curve& curve : settings.curves()) {
+      searches_.emplace_back(curve, SearchRule{settings.listed_rates(), settings.trials});
+      const auto& more = searches_.back().alternatives();
+      curves_.insert(curves_.end(), more.begin(), more.end());
+      if (!settings.best_from.empty()) {
+        searches_.back().settle(chosen_in_table(settings.best_from, more));
+      }
+    }
+    tunes_ = std::any_of(searches_.begin(), searches_.end(),
+                         [](const Search& search) { return !search.next().empty(); });
+  }
 
   // Pre-trains, shows and checks the plan of every method. Throws before anything is trained on it.
   void prepare() {
     std::vector<std::uint64_t> seeds = settings_.reported_seeds();
-    if (tunes()) {
+    if (tunes_) {
       const auto more = settings_.tuning_seeds();
       seeds.insert(seeds.end(), more.begin(), more.end());
     }
@@ -50,16 +60,21 @@ class Compare {
           fmt::format("--batch-size {} is more than the {} training examples",
                       settings_.training.batch_size, task.examples()));
     }
+    std::vector<std::string> tables;  // of each projector, with the first value of its knob
     for (const Curve& curve : curves_) {
       const auto planned = plan(adaptation_of(curve.method, settings_.training), task.start(),
                                 task.before_softmax());
       Weights weights = task.start();
       Optimizer trial({.spec = make_optimizer_spec(parse_spec(curve.optimizer))});
       apply(planned, weights, seeds.front(), trial);  // refuses what has no meaning together
-      if (curve.optimizer == settings_.optimizers.front()) {
-        progress_.note(curve.method + "\n" + describe(planned));
+      if (curve.optimizer == settings_.optimizers.front() && is_first(curve)) {
+        tables.push_back(curve.method + "\n" + describe(planned));
       }
     }
+    for (const std::string& text : tables) progress_.note(text);
+    const auto full =
+        plan(adaptation_of("full", settings_.training), task.start(), task.before_softmax());
+    full_adam_bytes_ = 2 * trained_numbers(full) * sizeof(Real);
     seeds.erase(seeds.begin());
     progress_.note(fmt::format("preparing the start of {} more seeds", seeds.size()));
     sweep_.prepare(seeds);
@@ -67,42 +82,33 @@ class Compare {
   }
 
   void tune() {
-    const auto listed = settings_.listed_rates();
-    for (std::size_t c = 0; c < curves_.size(); ++c) {
-      if (!settings_.best_from.empty()) {
-        searches_[c].best = lr_from_table(settings_.best_from, curves_[c]);
-      } else if (listed.size() == 1) {
-        searches_[c].best = listed[0];
-      }
-    }
-    if (!tunes()) return;
     while (true) {
       std::vector<RunKey> wave;
-      std::vector<std::vector<double>> rates(curves_.size());
-      for (std::size_t c = 0; c < curves_.size(); ++c) {
-        rates[c] = next_rates(searches_[c], curves_[c], listed);
-        for (const double rate : rates[c]) {
+      std::vector<std::pair<std::size_t, Candidate>> candidates;
+      for (std::size_t c = 0; c < searches_.size(); ++c) {
+        for (const Candidate& candidate : searches_[c].next()) {
+          candidates.emplace_back(c, candidate);
           for (const std::uint64_t seed : settings_.tuning_seeds()) {
-            wave.push_back({curves_[c], rate, seed, false});
+            wave.push_back({candidate.curve, candidate.lr, seed, false});
           }
         }
       }
       if (wave.empty()) break;
       expect(wave.size());
       sweep_.run(wave);
-      for (std::size_t c = 0; c < curves_.size(); ++c) {
-        for (const double rate : rates[c]) searches_[c].scores[rate] = score(curves_[c], rate);
+      for (const auto& [c, candidate] : candidates) {
+        searches_[c].record(candidate, score(candidate));
       }
       order_.insert(order_.end(), wave.begin(), wave.end());
     }
-    for (Search& search : searches_) search.best = best_rate(search, listed);
   }
 
   void report() {
     std::vector<RunKey> runs;
-    for (std::size_t c = 0; c < curves_.size(); ++c) {
+    for (const Search& search : searches_) {
+      const Candidate best = search.best();
       for (const std::uint64_t seed : settings_.reported_seeds()) {
-        runs.push_back({curves_[c], searches_[c].best, seed, true});
+        runs.push_back({best.curve, best.lr, seed, true});
       }
     }
     expect(runs.size());
@@ -119,67 +125,50 @@ class Compare {
     progress_.note("timing one step of every curve");
     const std::uint64_t seed = settings_.reported_seeds().front();
     std::vector<std::pair<Curve, double>> timed;
-    for (std::size_t c = 0; c < curves_.size(); ++c)
-      timed.emplace_back(curves_[c], searches_[c].best);
+    for (const Search& search : searches_) {
+      timed.emplace_back(search.best().curve, search.best().lr);
+    }
     const std::vector<double> seconds =
         step_seconds(sweep_.task(seed), timed, seed, settings_.training, 40);
-    std::vector<Evidence> evidence(curves_.size());
-    for (std::size_t c = 0; c < curves_.size(); ++c) {
+    std::vector<Evidence> evidence(searches_.size());
+    for (std::size_t c = 0; c < searches_.size(); ++c) {
       Evidence& one = evidence[c];
-      one.curve = curves_[c];
-      one.lr = searches_[c].best;
+      one.curve = timed[c].first;
+      one.listed = searches_[c].listed().method;
+      one.lr = timed[c].second;
       one.step_seconds = seconds[c];
-      one.predicted_ratio = predicted_ratio(curves_[c]);
+      one.predicted_ratio = predicted_ratio(one.curve);
       for (const std::uint64_t s : settings_.reported_seeds()) {
-        const auto best = sweep_.task(s).best_accuracy(parse_spec(curves_[c].method));
+        const auto best = sweep_.task(s).best_accuracy(parse_spec(one.curve.method));
         if (best) one.best_accuracy.push_back(*best);
       }
+      const auto& ours = searches_[c].alternatives();
       for (const RunKey& key : order_) {
-        if (!(key.curve == curves_[c])) continue;
+        if (std::find(ours.begin(), ours.end(), key.curve) == ours.end()) continue;
         one.all.push_back(&sweep_.result(key));
         if (key.test) one.reported.push_back(&sweep_.result(key));
       }
     }
-    return compare(evidence, settings_.contrast_pairs(), settings_.margin / 100);
+    Table table = compare(evidence, settings_.contrast_pairs(), settings_.margin / 100);
+    table.full_adam_bytes = full_adam_bytes_;
+    return table;
+  }
+
+  // What every trial of each line's search was worth.
+  std::vector<std::vector<double>> scores() const {
+    std::vector<std::vector<double>> all;
+    for (const Search& search : searches_) all.push_back(search.scores());
+    return all;
   }
 
   std::size_t runs() const { return order_.size(); }
 
  private:
-  struct Search {
-    std::map<double, double> scores;  // rate → mean final validation accuracy over the tuning seeds
-    double best = 0;
-  };
-
-  bool tunes() const { return settings_.best_from.empty() && settings_.listed_rates().size() != 1; }
-
-  std::vector<double> next_rates(const Search& search, const Curve& curve,
-                                 const std::vector<double>& listed) const {
-    if (!listed.empty()) return search.scores.empty() ? listed : std::vector<double>{};
-    std::vector<double> rates;
-    for (const int notch : next_notches(tried(search), curve.optimizer))
-      rates.push_back(rate_at(notch));
-    return rates;
-  }
-
-  static double best_rate(const Search& search, const std::vector<double>& listed) {
-    if (listed.empty()) return rate_at(best_notch(tried(search)));
-    const auto worse = [](const auto& a, const auto& b) { return a.second < b.second; };
-    return std::max_element(search.scores.begin(), search.scores.end(), worse)->first;
-  }
-
-  static Tried tried(const Search& search) {
-    Tried out;
-    for (const auto& [rate, score] : search.scores) {
-      out[static_cast<int>(std::lround(kPerDecade * std::log10(rate)))] = score;
-    }
-    return out;
-  }
-
-  double score(const Curve& curve, double rate) const {
+  // Mean final validation accuracy over the tuning seeds.
+  double score(const Candidate& candidate) const {
     double sum = 0;
     for (const std::uint64_t seed : settings_.tuning_seeds()) {
-      const Run& run = sweep_.result({curve, rate, seed, false});
+      const Run& run = sweep_.result({candidate.curve, candidate.lr, seed, false});
       const Row* last = run.last("validation");
       if (run.diverged() || !last || !std::isfinite(last->accuracy.value_or(kDiverged)))
         return kDiverged;
@@ -190,9 +179,17 @@ class Compare {
 
   // How many runs there will be, judging by the usual length of a search.
   void expect(std::size_t wave) {
-    const std::size_t usual = tunes() ? 9 * settings_.tune_seeds * curves_.size() : 0;
-    const std::size_t tuned = std::max(order_.size() + wave, usual);
-    progress_.expect(std::max(order_.size() + wave, tuned + settings_.seeds * curves_.size()));
+    const std::size_t trials =
+        settings_.trials ? *settings_.trials * searches_.size() : 9 * curves_.size();
+    const std::size_t tuned =
+        std::max(order_.size() + wave, tunes_ ? trials * settings_.tune_seeds : 0);
+    progress_.expect(std::max(order_.size() + wave, tuned + settings_.seeds * searches_.size()));
+  }
+
+  bool is_first(const Curve& curve) const {
+    return std::any_of(searches_.begin(), searches_.end(), [&](const Search& search) {
+      return search.alternatives().front() == curve;
+    });
   }
 
   std::size_t position(const Curve& curve) const {
@@ -229,9 +226,11 @@ class Compare {
   const CompareSettings& settings_;
   Progress& progress_;
   Sweep sweep_;
-  std::vector<Curve> curves_;
   std::vector<Search> searches_;
+  std::vector<Curve> curves_;  // of all searches, with every value of their knobs
   std::vector<RunKey> order_;
+  std::size_t full_adam_bytes_ = 0;
+  bool tunes_ = false;
 };
 
 Json finite(double x) { return std::isfinite(x) ? Json(x) : Json(exact(x)); }
@@ -285,11 +284,12 @@ int run(int argc, const char* const* argv) {
   }
   const Table table = work.judge();
   folder.write("table.csv", table_csv(table));
+  if (settings.trials) folder.write("trials.csv", trials_csv(table, work.scores()));
   const std::string no_picture = draw_plots(folder.path());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   folder.write("summary.json", summary(table, work.runs(), seconds.count()).dump(2) + "\n");
   progress.clear();
-  fmt::print("{}", table_text(table, settings.margin / 100));
+  fmt::print("{}", table_text(table, settings.margin / 100, settings.group_by == "state"));
   std::fflush(stdout);
   if (settings.training.steps < 1000) {
     fmt::print(

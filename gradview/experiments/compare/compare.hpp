@@ -16,12 +16,13 @@ struct CompareSettings {
                                       "additive",      "additive:rank=4",
                                       "bitfit"};
   std::vector<std::string> optimizers{"sgd", "adam"};
-  std::string task = "fashion", rest = "frozen", biases = "frozen", lr, best_from;
+  std::string task = "fashion", rest = "frozen", biases = "frozen", lr, best_from,
+              group_by = "none";
   std::vector<std::string> overrides;
   std::vector<std::string> contrasts{"additive", "bitfit",        "additive:rank=4",
                                      "bitfit",   "random:rank=4", "random:rank=4,refresh_every=0"};
   std::size_t seeds = 5, tune_seeds = 2, jobs = 1, threads = 1;
-  std::optional<std::size_t> eval_every;
+  std::optional<std::size_t> eval_every, trials;
   std::optional<double> clip;
   double margin = 0.5;  // points
   bool quiet = false;
@@ -31,7 +32,7 @@ struct CompareSettings {
   void declare(Flags& flags);
   // Checks what can be checked without data, and fills in what follows from other settings.
   void finish(const Flags& flags);
-  std::vector<Curve> curves() const;
+  std::vector<Curve> curves() const;                  // as they are listed, knobs included
   std::vector<std::uint64_t> reported_seeds() const;  // 1 … seeds
   std::vector<std::uint64_t> tuning_seeds() const;    // 1001 … 1000 + tune_seeds
   std::vector<std::pair<std::string, std::string>> contrast_pairs() const;  // those in this call

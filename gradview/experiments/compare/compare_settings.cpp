@@ -5,8 +5,10 @@
 
 #include "gradview/core/text.hpp"
 #include "gradview/experiments/compare/compare.hpp"
+#include "gradview/experiments/compare/knob.hpp"
 #include "gradview/experiments/driver/help.hpp"
 #include "gradview/experiments/driver/jobs.hpp"
+#include "gradview/experiments/tuning.hpp"
 #include "gradview/projections/registry.hpp"
 
 namespace gradview {
@@ -49,11 +51,35 @@ std::vector<Override> read_overrides(const std::vector<std::string>& words,
   return out;
 }
 
+// Every spec that the listed ones stand for, once each.
+std::vector<std::string> all_alternatives(const std::vector<std::string>& listed) {
+  std::vector<std::string> all;
+  for (const std::string& spec : listed) {
+    const auto more = alternatives(spec);
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  return all;
+}
+
+void require_enough(std::size_t trials, const std::vector<std::string>& projectors) {
+  for (const std::string& projector : projectors) {
+    const std::size_t values = alternatives(projector).size();
+    if (trials >= least_trials(values)) continue;
+    throw std::invalid_argument(fmt::format(
+        "--trials {} is too few for '{}': the first grid has {} rates{}, so at least {}", trials,
+        projector, least_trials(1),
+        values > 1 ? fmt::format(", its knob {} more values", values - 1) : "",
+        least_trials(values)));
+  }
+}
+
 }  // namespace
 
 void CompareSettings::declare(Flags& flags) {
-  flags.list("projector", projectors, "SPEC",
-             "curves; --list names them, --help-projector NAME tells more");
+  flags.list(
+      "projector", projectors, "SPEC",
+      "curves; --list names them, --help-projector NAME tells more; one option may be a knob "
+      "with values to choose from, lora:rank=8,lr_ratio=1|4|16");
   flags.list("optimizer", optimizers, "SPEC",
              "crossed with the projectors; options in --help-optimizer");
   flags.text("task", task, "SPEC", "what is learned; --list-tasks");
@@ -73,15 +99,24 @@ void CompareSettings::declare(Flags& flags) {
              "constant | linear | cosine, with :warmup=N,final=F,restart_every=K,restart_warmup=M");
   flags.number("clip", clip, {.least = 0, .open_below = true}, "none",
                "largest norm of all factor gradients");
-  flags.text("lr", lr, "X|A,B,C",
-             "one rate, or exactly these to choose from; without it each curve is tuned");
-  flags.text("best-from", best_from, "DIR", "take each curve's rate from an earlier run folder");
+  flags.text(
+      "lr", lr, "X|A,B,C",
+      "one rate, or exactly these to choose from; without it each curve is tuned, under each "
+      "value of its knob");
+  flags.count("trials", trials, {.least = 1, .most = kMostTrials}, "until nothing is better",
+              "exactly so many (rate, knob) per curve: a grid of rates, the knob's other values at "
+              "the best one, then round the best of all");
+  flags.text("best-from", best_from, "DIR",
+             "take each curve's rate and knob from an earlier run folder");
   flags.count("seeds", seeds, {.least = 1, .most = 1000}, "reported seeds");
   flags.count("tune-seeds", tune_seeds, {.least = 1, .most = 1000},
               "further seeds that rates are chosen on");
   flags.count("eval-every", eval_every, kAtLeastOne, "steps/12",
               "steps between two rows of a reported run; twice that while tuning");
   flags.number("margin", margin, {.least = 0}, "points of accuracy that count as equivalent");
+  flags.choice("group-by", group_by, {"none", "state"},
+               "state: rows by the bytes of their state, as a share of what Adam keeps for "
+               "full-rank training of the same matrices");
   flags.list("contrast", contrasts, "SPEC CONTROL",
              "pairs that are compared with each other, beside the first");
   flags.text("target", training.target, "REGEX", "matrices that are adapted");
@@ -107,15 +142,19 @@ void CompareSettings::declare(Flags& flags) {
 
 void CompareSettings::finish(const Flags& flags) {
   flags.exclude("lr", "best-from");
-  require_distinct("--projector", projectors);
+  flags.exclude("trials", "lr");
+  flags.exclude("trials", "best-from");
+  const std::vector<std::string> specs = all_alternatives(projectors);
+  require_distinct("--projector", specs);
   require_distinct("--optimizer", optimizers);
   const Matrix weight = zeros({2, 2});
-  for (const std::string& projector : projectors) {
+  for (const std::string& projector : specs) {
     make_projector(parse_spec(projector), Site{"", weight});
   }
   for (const std::string& optimizer : optimizers) make_optimizer_spec(parse_spec(optimizer));
   training.overrides = read_overrides(overrides, projectors);
-  for (const std::string& projector : projectors) {
+  if (trials) require_enough(*trials, projectors);
+  for (const std::string& projector : specs) {
     for (const Override& each : adaptation_of(projector, training).overrides) {
       make_projector(with_options(parse_spec(projector), each.options), Site{"", weight});
     }

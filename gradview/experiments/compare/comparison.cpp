@@ -154,6 +154,7 @@ double target_of(const Evidence& reference, double below) {
 Line line_of(const Evidence& one, const Evidence& reference, double target, bool is_reference) {
   Line line{};
   line.curve = one.curve;
+  line.listed = one.listed.empty() ? one.curve.method : one.listed;
   line.lr = one.lr;
   for (std::size_t i = 0; i < one.reported.size(); ++i) {
     const Run& run = *one.reported[i];
@@ -184,19 +185,18 @@ std::vector<Contrast> contrast(const std::vector<Line>& lines,
                                const std::vector<std::pair<std::string, std::string>>& pairs) {
   std::vector<Contrast> out;
   for (const auto& pair : pairs) {
-    const std::string& control = pair.second;
     for (const Line& one : lines) {
-      if (one.curve.method != pair.first) continue;
+      if (one.listed != pair.first) continue;
       const auto other = std::find_if(lines.begin(), lines.end(), [&](const Line& line) {
-        return line.curve == Curve{control, one.curve.optimizer};
+        return line.listed == pair.second && line.curve.optimizer == one.curve.optimizer;
       });
       if (other == lines.end()) continue;
       std::vector<double> differences;
       for (std::size_t i = 0; i < one.seeds.size(); ++i) {
         differences.push_back(one.seeds[i].accuracy - other->seeds[i].accuracy);
       }
-      out.push_back({pair.first, control, one.curve.optimizer, t_interval(differences),
-                     t_test(differences), ""});
+      out.push_back({one.curve.method, other->curve.method, one.curve.optimizer,
+                     t_interval(differences), t_test(differences), ""});
     }
   }
   return out;
@@ -222,6 +222,13 @@ void judge(Table& table, const std::vector<bool>& is_reference, double margin) {
 }
 
 }  // namespace
+
+std::string state_group(std::size_t state_bytes, std::size_t full_adam_bytes) {
+  const double share = static_cast<double>(state_bytes) / static_cast<double>(full_adam_bytes);
+  if (share < 0.05) return "below 5 %";
+  if (share < 0.25) return "5 to 25 %";
+  return share < 1 ? "25 to 100 %" : "100 % or more";
+}
 
 Table compare(const std::vector<Evidence>& evidence,
               const std::vector<std::pair<std::string, std::string>>& contrasts, double margin,

@@ -14,9 +14,10 @@ namespace gradview {
 
 struct Evidence {  // one curve's runs
   Curve curve;
+  std::string listed;                // its spec as the user wrote it, where that has a knob
   double lr = 0;                     // the one reported
   std::vector<const Run*> reported;  // in order of seed
-  std::vector<const Run*> all;       // every learning rate that was tried, and the reported ones
+  std::vector<const Run*> all;       // everything that was tried, and the reported ones
   double step_seconds = std::numeric_limits<double>::quiet_NaN();
   std::optional<double> predicted_ratio;  // steps to target over full's, from theory
   std::vector<double> best_accuracy;      // per seed, where the optimum is known
@@ -41,6 +42,7 @@ struct Matched {
 
 struct Line {  // of the table
   Curve curve;
+  std::string listed;
   double lr;
   std::vector<SeedResult> seeds;
   Interval accuracy, difference;
@@ -71,9 +73,14 @@ struct Table {
   std::vector<Contrast> contrasts;
   // Per optimizer: the accuracy that steps are counted to.
   std::vector<std::pair<std::string, double>> targets;
+  std::size_t full_adam_bytes = 0;  // Adam's state for full-rank training of the same matrices
 };
 
-// contrasts: pairs of method and control. Holm's correction is over all differences of the table,
+// Which share of Adam's state for full-rank training a state is: "below 5 %", "5 to 25 %",
+// "25 to 100 %" (100 % excluded), "100 % or more".
+std::string state_group(std::size_t state_bytes, std::size_t full_adam_bytes);
+
+// contrasts: pairs of method and control, as they are listed. Holm's correction is over all differences of the table,
 // contrasts included. margin: in accuracy (0.005 is half a point). The reference of an optimizer is
 // its first curve; the target lies `below_reference` under the median of its final validation
 // accuracy.

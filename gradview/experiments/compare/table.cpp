@@ -40,16 +40,18 @@ std::size_t width(const std::string& text) {  // characters, not bytes
 
 using Cells = std::vector<std::string>;
 
-// Columns as wide as their widest cell; the first two to the left, the others to the right.
+// Columns as wide as their widest cell; the first two to the left, the others to the right. A row of
+// one cell is a heading.
 std::string aligned(const std::vector<Cells>& rows) {
   std::vector<std::size_t> widths(rows[0].size());
   for (const Cells& row : rows) {
+    if (row.size() == 1) continue;
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width(row[i]));
   }
   std::string text;
   for (const Cells& row : rows) {
     for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string gap(widths[i] - width(row[i]), ' ');
+      const std::string gap(row.size() == 1 ? 0 : widths[i] - width(row[i]), ' ');
       text += (i == 0 ? "" : "  ") + (i < 2 ? row[i] + gap : gap + row[i]);
     }
     text.erase(text.find_last_not_of(' ') + 1);
@@ -65,9 +67,19 @@ std::string matched(const Line& line) {
                      percent(m.reference_old_accuracy, 1), percent(m.new_accuracy, 1));
 }
 
+std::vector<const Line*> in_order(const Table& table, bool by_state) {
+  std::vector<const Line*> lines;
+  for (const Line& line : table.lines) lines.push_back(&line);
+  if (by_state) {
+    std::stable_sort(lines.begin(), lines.end(),
+                     [](const Line* a, const Line* b) { return a->state_bytes < b->state_bytes; });
+  }
+  return lines;
+}
+
 }  // namespace
 
-std::string table_text(const Table& table, double margin) {
+std::string table_text(const Table& table, double margin, bool by_state) {
   const bool optimum = std::any_of(table.lines.begin(), table.lines.end(),
                                    [](const Line& line) { return line.best_accuracy.has_value(); });
   std::vector<Cells> first{{"method", "optimizer", "lr", "test accuracy %", "difference", "verdict",
@@ -75,7 +87,14 @@ std::string table_text(const Table& table, double margin) {
   std::vector<Cells> second{{"method", "optimizer", "old task at matched new %", "at the end*",
                              "trained", "state", "ms/step", "η² term", "diverged"}};
   if (optimum) first[0].push_back("best possible");
-  for (const Line& line : table.lines) {
+  std::string group;
+  for (const Line* each : in_order(table, by_state)) {
+    const Line& line = *each;
+    const std::string its = by_state ? state_group(line.state_bytes, table.full_adam_bytes) : "";
+    if (its != group) {
+      group = its;
+      for (auto* rows : {&first, &second}) rows->push_back({"— state " + group + " —"});
+    }
     first.push_back({line.curve.method, line.curve.optimizer, number(line.lr, "{:.2g}"),
                      interval(line.accuracy, false),
                      line.verdict == "reference" ? "–" : interval(line.difference, true),
@@ -105,6 +124,11 @@ std::string table_text(const Table& table, double margin) {
       "verdict after Holm over "
       "this table, margin ±{:.2g} points\n",
       100 * margin);
+  if (by_state) {
+    text += fmt::format(
+        "state: as a share of the {} that Adam keeps for full-rank training of the same matrices\n",
+        bytes(table.full_adam_bytes));
+  }
   for (const auto& [optimizer, target] : table.targets) {
     text += fmt::format("target under {}: {} % validation accuracy\n", optimizer, percent(target));
   }
@@ -143,10 +167,12 @@ std::string table_csv(const Table& table) {
                                "step_seconds",
                                "second_order",
                                "best_accuracy",
-                               "diverged"});
+                               "diverged",
+                               "state_group"});
   const auto cell = [](double x) { return std::isnan(x) ? std::string() : exact(x); };
   const auto maybe = [&](const std::optional<double>& x) { return x ? cell(*x) : std::string(); };
   for (const Line& line : table.lines) {
+    const std::string group = state_group(line.state_bytes, table.full_adam_bytes);
     const auto m = line.matched;
     const auto matched_cell = [&](double Matched::*field) {
       return m ? cell((*m).*field) : std::string();
@@ -178,7 +204,8 @@ std::string table_csv(const Table& table) {
                       cell(line.step_seconds),
                       cell(line.second_order),
                       maybe(line.best_accuracy),
-                      std::to_string(line.diverged)});
+                      std::to_string(line.diverged),
+                      group});
     for (const SeedResult& s : line.seeds) {
       text += csv_line({line.curve.method,
                         line.curve.optimizer,
@@ -207,7 +234,8 @@ std::string table_csv(const Table& table) {
                         "",
                         "",
                         "",
-                        ""});
+                        "",
+                        group});
     }
   }
   for (const Contrast& each : table.contrasts) {  // the control in the place of the seed
@@ -238,22 +266,25 @@ std::string table_csv(const Table& table) {
                       "",
                       "",
                       "",
+                      "",
                       ""});
   }
   return text;
 }
 
-double lr_from_table(const std::string& folder, const Curve& curve) {
+Candidate chosen_in_table(const std::string& folder, const std::vector<Curve>& alternatives) {
   const CsvTable table = read_csv(folder + "/table.csv");
   const std::size_t method = table.column("method");
   const std::size_t optimizer = table.column("optimizer");
   const std::size_t lr = table.column("lr");
   for (const auto& row : table.rows) {
-    if (row[method] != curve.method || row[optimizer] != curve.optimizer) continue;
-    if (const auto rate = parse_number(row[lr]); rate && *rate > 0) return *rate;
+    const Curve curve{row[method], row[optimizer]};
+    if (std::find(alternatives.begin(), alternatives.end(), curve) == alternatives.end()) continue;
+    if (const auto rate = parse_number(row[lr]); rate && *rate > 0) return {curve, *rate};
   }
-  throw DataError(folder + "/table.csv: no learning rate for '" + curve.method + "' under '" +
-                  curve.optimizer + "'");
+  throw DataError(folder + "/table.csv: no learning rate for '" + alternatives.front().method +
+                  "' under '" + alternatives.front().optimizer + "'" +
+                  (alternatives.size() > 1 ? " or another value of its knob" : ""));
 }
 
 }  // namespace gradview

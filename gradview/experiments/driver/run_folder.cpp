@@ -25,7 +25,8 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 // Options that may differ between a run and its continuation: none of them changes a result.
-const std::set<std::string> kFree{"out", "overwrite", "resume", "jobs", "quiet", "data", "cache"};
+const std::set<std::string> kFree{"out",   "overwrite", "resume", "jobs",
+                                  "quiet", "data",      "cache",  "group-by"};
 
 bool is_run_folder(const fs::path& path) { return fs::exists(path / "run.json"); }
 
