@@ -1,6 +1,7 @@
 // The search for a curve's learning rate and knob, as rules over what has been tried.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <map>
 #include <string>

@@ -170,13 +170,16 @@ def trials():
     ends = {row["method"]: float(row["expected_best"]) for row in expected if row["k"] == "9"}
     check("trials.csv: one row per curve and k, which ends at the best", len(expected) == 27 and
           all(abs(ends[method] - best[name]) < 1e-12 for name, method in chosen.items()), expected)
+    pictures = [os.path.exists(os.path.join(out("trials"), name)) for name in ("compare.png", "trials.png")]
+    check("the expected best is drawn where pictures are", pictures[0] == pictures[1], pictures)
     groups = [lines[method]["state_group"] for method in sorted(lines, key=lambda method: int(lines[method]["state_bytes"]))]
     heads = [line.strip("— ").removeprefix("state ") for line in done.stdout.splitlines() if line.startswith("— state")]
     check("--group-by state: a heading per group, in order of bytes", groups[-1] == "100 % or more" and
           heads == 2 * list(dict.fromkeys(groups)), (groups, heads))
 
-    again = call("compare", *fixed, "--jobs", "1", "--out", out("trials-again"))
-    check("the same trials with one job", without_seconds(rows(out("trials-again"))) == without_seconds(table), again.stderr)
+    again = call("compare", "--config", os.path.join(out("trials"), "run.json"), "--jobs", "1", "--quiet",
+                 "--out", out("trials-again"))
+    check("--config run.json repeats the trials, with one job too", without_seconds(rows(out("trials-again"))) == without_seconds(table), again.stderr)
     with open(os.path.join(out("trials"), "metrics.csv"), encoding="utf-8") as file:
         whole = file.read()
     with open(os.path.join(out("trials"), "metrics.csv"), "w", encoding="utf-8") as file:
