@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -122,6 +123,7 @@ TEST(GoldenOneSided, SeesOtherConventions) {
   const auto with = [](const Recording& recording, const std::string& name, auto change) {
     const auto found = std::find_if(recording.cases.begin(), recording.cases.end(),
                                     [&](const Case& c) { return c.name == name; });
+    if (found == recording.cases.end()) throw std::runtime_error("no case '" + name + "'");
     Case c = *found;
     change(c);
     return deviation(galore(), recording, c);
@@ -132,12 +134,14 @@ TEST(GoldenOneSided, SeesOtherConventions) {
            [](Case& c) { c.projector += ",projection=subspace,oversampling=0,iterations=0"; }),
       seen);
   EXPECT_GT(with(galore(), "wide_std", [](Case& c) { c.optimizer += ",transport=rotate"; }), seen);
+  EXPECT_GT(with(galore(), "tall_std", [](Case& c) { c.optimizer = "adam:eps=1e-6"; }), seen);
+  EXPECT_GT(with(fira, "tall_std", [](Case& c) { c.optimizer = "adam:eps=1e-6"; }), seen);
   EXPECT_GT(with(galore(), "tall_decay", [](Case& c) { c.decay *= 0.999; }), seen);
   EXPECT_GT(with(galore(), "tall_left", [](Case& c) { c.gradients = "rounded"; }), seen);
   EXPECT_GT(
       with(fira, "tall_std", [](Case& c) { c.projector.resize(c.projector.find(",residual")); }),
       seen);
-  EXPECT_GT(with(fira, "wide_std_limited", [](Case& c) { c.projector += ",growth=1.02"; }), seen);
+  EXPECT_GT(with(fira, "wide_std", [](Case& c) { c.projector += ",growth_limit=1.02"; }), seen);
 }
 
 }  // namespace

@@ -14,8 +14,8 @@
 //   signs     as LAPACK leaves them, so that kept averages may flip; here they are fixed.
 //   sides     std, reverse_std, left, right, full are auto, long, left, right, both. reverse_std
 //             guesses its side from the projected shape and fails where the rank reaches min(m, n).
-//   Adam      of transformers: ε 10⁻⁶ is added to √v before its bias correction, so it is ε/√(1 − β₂ᵗ)
-//             in the place where torch's Adam, and ours, has ε.
+//   Adam      of transformers, whose bias correction acts on the learning rate, so that ε (10⁻⁶) counts
+//             before it: adam:bias_correction=rate.
 //   decay     decoupled, on all of W, after the step: W ← (1 − ηλ)(W − ηN). Ours, as torch's AdamW,
 //             comes before it: W ← (1 − ηλ) W − ηN.
 //   dtype     the SVD is taken in float32, whatever the gradient is.

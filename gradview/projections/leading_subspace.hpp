@@ -3,8 +3,8 @@
 //     v = the first r right singular vectors of the G of a step t with t mod κ = 0
 //
 // (or u of the left ones, or both). projection=svd takes them exactly from G, which it forms;
-// subspace iterates from random rows (or from the last frames and `oversampling` random ones) with
-// products alone. A gradient that is not finite leaves the frames as they are.
+// subspace iterates with products alone, from the last frames and `oversampling` random rows; with
+// warm_start=false from random rows only, which finds less in as many iterations. A gradient that is not finite leaves the frames as they are.
 #pragma once
 
 #include "gradview/projections/one_sided.hpp"
@@ -20,7 +20,7 @@ class LeadingSubspace : public OneSided {
     Side side = Side::automatic;
     Projection projection = Projection::svd;
     std::size_t oversampling = 8, iterations = 2;
-    bool warm_start = false;
+    bool warm_start = true;
     void declare_subspace(OptionSet& o, bool both = true) {
       o.count("rank", rank, {.least = 1}, "singular vectors that are kept; capped at min(m, n)");
       o.count("refresh_every", every, {.least = 1}, "steps between two choices of the frames");
@@ -51,10 +51,10 @@ class LeadingSubspace : public OneSided {
   Frames choose(const Gradient& g, const Site& site) const {
     if (o_.projection == Projection::svd) return leading_frames(g, rank_);
     return leading_frames(g, rank_, o_.iterations,
-                          start(g.shape(), site.rng(Purpose::left_frame, site.step)));
+                          first_rows(g.shape(), site.rng(Purpose::left_frame, site.step)));
   }
   // Rows of the smaller side's space, so that the transposed gradient gives the transposed frames.
-  Frames start(Shape shape, Stream rng) const {
+  Frames first_rows(Shape shape, Stream rng) const {
     const auto [m, n] = shape;
     const std::size_t width = std::min({rank_ + o_.oversampling, m, n});
     const bool warm = o_.warm_start && has_frames();

@@ -3,17 +3,16 @@
     python tests/golden/galore_adamw.py [OUT.safetensors]
 
 The weights of one matrix under galore_torch's AdamW and its projector, in float64, from gradients
-that are given: those of a turning low-rank part with noise, `tall.g` and `wide.g` [STEPS, m · n],
-or the same rounded to bfloat16 (`tall.rounded` …). Of a case CASE there is CASE.w [STEPS + 1, m · n],
-a row before each step and one after the last. The metadata's `cases` has one line per case: name,
-shape, gradients, GaLore as GradView spells it, Adam as GradView spells it, lr, weight decay.
+that are given: those of a turning low-rank part with noise, `tall.g` and `wide.g`, m · n numbers
+in each of STEPS rows, or the same rounded to bfloat16 (`tall.rounded` …). Of a case CASE there is
+CASE.w, a row before each step and one after the last. The metadata's `cases` has one line per
+case: name, shape, gradients, GaLore and Adam as GradView spells them, lr, weight decay.
 
-Three things are set so that both sides mean the same; GradView's galore.hpp names each of them.
-ε is negligible, since transformers' AdamW adds it before the bias correction; where β₂ = 0 needs
-none, it is 0.1 (with both frames new, what they see of G is diagonal up to rounding, and Adam
-without an ε would take steps of full length along the rounding). Singular vectors get
-fixed signs, and are computed in float64: the package takes them in float32 and as LAPACK leaves
-them, which the case `shipped` keeps; it never refreshes, so that signs do not matter.
+Two things are set so that both sides mean the same; GradView's galore.hpp names them. Singular
+vectors get fixed signs, and are computed in float64: the package takes them in float32 and as
+LAPACK leaves them, which the case `shipped` keeps; it never refreshes, so that signs do not matter.
+With both frames new, what they see of G is diagonal up to rounding, and with a small ε Adam takes
+full steps along the rounding: `full` has a large one.
 """
 
 import importlib.util
@@ -29,7 +28,6 @@ PACKAGES = ["torch==2.13.0", "numpy", "safetensors", "transformers", "galore-tor
 FILE = pathlib.Path(__file__).with_name("galore_adamw.safetensors")
 STEPS = 12
 SHAPES = {"tall": (9, 6), "wide": (5, 8)}
-EPS = 1e-30
 COLUMNS = "name shape gradients projector optimizer lr decay"
 
 
@@ -90,22 +88,21 @@ SIDES = {"std": "auto", "reverse_std": "long", "left": "left", "right": "right",
 def cases():
     made = []
 
-    def add(name, shape, proj_type="std", rank=3, gap=5, decay=0.0, kind="g", root=True):
+    def add(name, shape, proj_type="std", rank=3, gap=5, decay=0.0, kind="g", eps=1e-6, bias=True):
         scale, lr = 0.7, 0.05
         group = {"rank": rank, "update_proj_gap": gap, "scale": scale, "proj_type": proj_type}
         spec = f"galore:rank={rank},refresh_every={gap},scale={scale:g},side={SIDES[proj_type]}"
-        adam = {"betas": (0.9, 0.999), "eps": EPS} if root else {"betas": (0.9, 0.0), "eps": 0.1}
-        rule = f"adam:beta2={adam['betas'][1]:g},eps={adam['eps']:g}"
+        rule = f"adam:eps={eps:g},bias_correction={'rate' if bias else 'none'}"
         line = [name, shape, kind, spec, rule, f"{lr:g}", f"{decay:g}"]
-        adam.update(lr=lr, weight_decay=decay)
+        adam = {"lr": lr, "eps": eps, "weight_decay": decay, "correct_bias": bias}
         made.append((name, shape, kind, group, adam, " ".join(line)))
 
     for shape in SHAPES:
         for proj_type in SIDES:
-            add(f"{shape}_{proj_type}", shape, proj_type, root=proj_type != "full")
+            add(f"{shape}_{proj_type}", shape, proj_type, eps=0.1 if proj_type == "full" else 1e-6)
         add(f"{shape}_decay", shape, decay=0.3)
         add(f"{shape}_rounded", shape, kind="rounded")
-        add(f"{shape}_eps", shape, root=False)
+        add(f"{shape}_uncorrected", shape, bias=False)
         add(f"{shape}_whole", shape, rank=min(SHAPES[shape]), gap=4)
     add("shipped", "tall", gap=STEPS)
     return made
