@@ -1,5 +1,6 @@
 #include "gradview/core/gradient.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "gradview/core/linalg.hpp"
@@ -38,6 +39,11 @@ void Gradient::each(const OnDense& on_dense, const OnOuter& on_outer) const {
       on_outer(term.s, *outer.delta, *outer.x);
     }
   }
+}
+
+bool Gradient::factored() const {
+  return std::any_of(terms_.begin(), terms_.end(),
+                     [](const Term& term) { return !std::holds_alternative<Dense>(term.value); });
 }
 
 bool Gradient::finite() const {
@@ -98,6 +104,73 @@ double dot(const Gradient& g, const Matrix& w) {
          [&](double s, const Matrix& delta, const Matrix& x) {
            sum += s * dot(delta, matmul_nt(x, w));  // Σ_t δ_t · (W x_t)
          });
+  return sum;
+}
+
+Matrix row_dots(const Gradient& g, const Matrix& w) {
+  Matrix sum = zeros({g.shape_.rows, 1});
+  g.each([&](double s, const Matrix& dense) { axpy(sum, s, row_dots(dense, w)); },
+         [&](double s, const Matrix& delta, const Matrix& x) {
+           const Matrix y = matmul_nt(x, w);  // Σ_t δ_ti (W x_t)_i
+           for (std::size_t k = 0; k < y.size(); ++k) {
+             sum.data()[k % g.shape_.rows] += static_cast<Real>(s) * delta.data()[k] * y.data()[k];
+           }
+         });
+  return sum;
+}
+
+namespace {
+
+Matrix reshaped(const Matrix& a, Shape shape) {
+  Matrix out = uninitialized(shape);
+  std::copy_n(a.data(), a.size(), out.data());
+  return out;
+}
+
+// Every row of a, seen as a k x l matrix, transposed: N x k l → N l x k.
+Matrix transposed_rows(const Matrix& a, std::size_t k) {
+  const std::size_t l = a.shape()[1] / k;
+  Matrix out = uninitialized({a.shape()[0] * l, k});
+  for (std::size_t row = 0; row < out.shape()[0]; ++row) {
+    for (std::size_t i = 0; i < k; ++i) out(row, i) = a(row / l, i * l + row % l);
+  }
+  return out;
+}
+
+}  // namespace
+
+// Of one token, δ is an m1 x m2 and x an n1 x n2 matrix, and block ij of δᵀ x is δ_iᵀ x_j.
+Matrix block_dots(const Gradient& g, const Matrix& b) {
+  const auto [m2, n2] = shape_of(b);
+
+  const std::size_t m1 = g.shape_.rows / m2;
+  const std::size_t n1 = g.shape_.cols / n2;
+  require_shape("block_dots", "G", g.shape_, {m1 * m2, n1 * n2});
+  Matrix sum = zeros({m1, n1});
+  const auto on_outer = [&, m = m2, n = n2](double s, const Matrix& delta, const Matrix& x) {
+    const std::size_t tokens = x.shape()[0];
+    const Matrix y = matmul_nt(reshaped(x, {tokens * n1, n}), b);  // b x_j    N n1 x m2
+    add_matmul_tn(sum, s, transposed_rows(delta, m1),
+                  transposed_rows(reshaped(y, {tokens, n1 * m}), n1));
+  };
+  g.each([&](double s, const Matrix& dense) { axpy(sum, s, block_dots(dense, b)); }, on_outer);
+  return sum;
+}
+
+Matrix block_sum(const Gradient& g, const Matrix& c) {
+  const auto [m1, n1] = shape_of(c);
+
+  const std::size_t m2 = g.shape_.rows / m1;
+  const std::size_t n2 = g.shape_.cols / n1;
+  require_shape("block_sum", "G", g.shape_, {m1 * m2, n1 * n2});
+  Matrix sum = zeros({m2, n2});
+  const auto on_outer = [&, m = m1, n = n1](double s, const Matrix& delta, const Matrix& x) {
+    const std::size_t tokens = x.shape()[0];
+    const Matrix z = matmul(transposed_rows(delta, m), c);  // Σ_i c_ij δ_i    N m2 x n1
+    add_matmul_tn(sum, s, transposed_rows(reshaped(z, {tokens, m2 * n}), m2),
+                  reshaped(x, {tokens * n, n2}));
+  };
+  g.each([&](double s, const Matrix& dense) { axpy(sum, s, block_sum(dense, c)); }, on_outer);
   return sum;
 }
 

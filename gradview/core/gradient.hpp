@@ -29,6 +29,7 @@ class Gradient {
   void add(Gradient more, double s = 1);  // this += s · more; shares the terms' arrays
   Shape shape() const { return shape_; }
   bool empty() const { return terms_.empty(); }  // no term: zero
+  bool factored() const;                         // has a term that is not dense
   bool finite() const;
 
   Matrix materialize() const;  // G itself, m x n: the one costly act, visible where it is done
@@ -39,8 +40,12 @@ class Gradient {
                              std::size_t r);  // G J_nᵀ      → m x r; r = 1: row sums
   friend Matrix fold_rows(const Gradient& g,
                           std::size_t r);  // J_m G       → r x n; r = 1: column sums
-  friend double dot(const Gradient& g, const Matrix& w);  // ⟨G, w⟩
-  friend double squared_norm(const Gradient& g);          // ‖G‖_F², by the cheaper of two ways
+  friend double dot(const Gradient& g, const Matrix& w);       // ⟨G, w⟩
+  friend Matrix row_dots(const Gradient& g, const Matrix& w);  // ⟨G_i, w_i⟩   → m x 1
+  // Of the blocks G_ij that a Kronecker product c ⊗ b has; see linalg.hpp.
+  friend Matrix block_dots(const Gradient& g, const Matrix& b);  // ⟨G_ij, b⟩
+  friend Matrix block_sum(const Gradient& g, const Matrix& c);   // Σ_ij c_ij G_ij
+  friend double squared_norm(const Gradient& g);  // ‖G‖_F², by the cheaper of two ways
 
  private:
   struct Dense {
@@ -68,6 +73,9 @@ Matrix matmul_tn(const Matrix& u, const Gradient& g);
 Matrix fold_columns(const Gradient& g, std::size_t r);
 Matrix fold_rows(const Gradient& g, std::size_t r);
 double dot(const Gradient& g, const Matrix& w);
+Matrix row_dots(const Gradient& g, const Matrix& w);
+Matrix block_dots(const Gradient& g, const Matrix& b);
+Matrix block_sum(const Gradient& g, const Matrix& c);
 double squared_norm(const Gradient& g);
 
 }  // namespace gradview

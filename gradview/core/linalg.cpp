@@ -249,6 +249,72 @@ void add_unfolded(Matrix& w, const Matrix& u, const Matrix& v) {
   }
 }
 
+void add_kronecker(Matrix& w, double s, const Matrix& c, const Matrix& b) {
+  const auto [m1, n1] = shape_of(c);
+  const auto [m2, n2] = shape_of(b);
+  require_shape("add_kronecker", "w", shape_of(w), {m1 * m2, n1 * n2});
+  for (std::size_t row = 0; row < m1 * m2; ++row) {
+    const Real* from = b.data() + row % m2 * n2;
+    Real* to = w.data() + row * n1 * n2;
+    for (std::size_t j = 0; j < n1; ++j, to += n2) {
+      const auto factor = static_cast<Real>(s * c(row / m2, j));
+      for (std::size_t k = 0; k < n2; ++k) to[k] += factor * from[k];
+    }
+  }
+}
+
+Matrix block_dots(const Matrix& a, const Matrix& b) {
+  const auto [m2, n2] = shape_of(b);
+  const auto [m, n] = shape_of(a);
+  require_shape("block_dots", "a", {m, n}, {m / m2 * m2, n / n2 * n2});
+  const std::size_t n1 = n / n2;
+  std::vector<double> sums(m / m2 * n1);
+  for (std::size_t row = 0; row < m; ++row) {
+    const Real* in = a.data() + row * n;
+    const Real* with = b.data() + row % m2 * n2;
+    for (std::size_t j = 0; j < n1; ++j, in += n2) {
+      double sum = 0;
+      for (std::size_t k = 0; k < n2; ++k) sum += static_cast<double>(in[k]) * with[k];
+      sums[row / m2 * n1 + j] += sum;
+    }
+  }
+  Matrix out = uninitialized({m / m2, n1});
+  std::transform(sums.begin(), sums.end(), out.data(), [](double x) { return Real(x); });
+  return out;
+}
+
+Matrix block_sum(const Matrix& a, const Matrix& c) {
+  const auto [m1, n1] = shape_of(c);
+  const auto [m, n] = shape_of(a);
+  require_shape("block_sum", "a", {m, n}, {m / m1 * m1, n / n1 * n1});
+  const std::size_t m2 = m / m1;
+  const std::size_t n2 = n / n1;
+  Matrix out = zeros({m2, n2});
+  for (std::size_t row = 0; row < m; ++row) {
+    const Real* in = a.data() + row * n;
+    Real* sum = out.data() + row % m2 * n2;
+    for (std::size_t j = 0; j < n1; ++j, in += n2) {
+      const Real factor = c(row / m2, j);
+      for (std::size_t k = 0; k < n2; ++k) sum[k] += factor * in[k];
+    }
+  }
+  return out;
+}
+
+Matrix row_dots(const Matrix& a, const Matrix& b) {
+  require_shape("row_dots", "b", shape_of(b), shape_of(a));
+  const auto [m, n] = shape_of(a);
+  Matrix out = uninitialized({m, 1});
+  for (std::size_t i = 0; i < m; ++i) {
+    double sum = 0;
+    for (std::size_t j = 0; j < n; ++j) {
+      sum += static_cast<double>(a.data()[i * n + j]) * b.data()[i * n + j];
+    }
+    out.data()[i] = static_cast<Real>(sum);
+  }
+  return out;
+}
+
 std::string blas_description() {
   if (!openblas_get_config) return "a BLAS other than OpenBLAS";
   return std::string(openblas_get_config()) + ", kernel " + openblas_get_corename() + ", " +

@@ -39,6 +39,13 @@ Matrix fold_rows(const Matrix& a,
 // r, v: r x n
 void add_unfolded(Matrix& w, const Matrix& u, const Matrix& v);
 
+// Kronecker products: c ⊗ b (c: m1 x n1, b: m2 x n2) is the m1 m2 x n1 n2 matrix of blocks c_ij b.
+void add_kronecker(Matrix& w, double s, const Matrix& c, const Matrix& b);  // w += s c ⊗ b
+Matrix block_dots(const Matrix& a, const Matrix& b);  // ⟨block ij of a, b⟩              (m1 x n1)
+Matrix block_sum(const Matrix& a, const Matrix& c);  // Σ_ij c_ij · block ij of a      (m2 x n2)
+
+Matrix row_dots(const Matrix& a, const Matrix& b);  // ⟨a_i, b_i⟩ per row, summed in double (m x 1)
+
 struct Svd {
   Matrix u;  // m x k, orthonormal columns; the entry of largest magnitude in each is positive
   std::vector<double> singular;  // k = min(m, n), descending

@@ -99,6 +99,10 @@ void Optimizer::set_decay(Slot& slot, bool decayed) const {
     throw std::invalid_argument("decay_on=factors: the projector of '" + slot.name +
                                 "' keeps no factors between steps; there are initial, weight");
   }
+  if (slot.decays_weight && slot.projector->owns_weight()) {
+    throw std::invalid_argument("decay_on=weight: the projector of '" + slot.name +
+                                "' reads its state back from W; there are factors, initial");
+  }
   if (slot.decoupled > 0 && spec.decay_on == DecayOn::initial) {
     slot.anchor = slot.decays_weight ? Factors{*slot.weight} : theta;
   }

@@ -147,6 +147,9 @@ class Projector {
   // Do refresh, retract see G itself, and rule(JᵀG)? Both are then kept until the step.
   virtual bool needs_gradient() const { return false; }
 
+  // Is W itself read back as state, so that nothing beside the method may move it (decay_on=weight)?
+  virtual bool owns_weight() const { return false; }
+
   // Steps between two choices of the subspace; 0: chosen once.
   virtual std::size_t refresh_every() const { return 0; }
   // What moments=auto means: with frames that are redrawn every step, averages in their coordinates

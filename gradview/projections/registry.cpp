@@ -6,13 +6,17 @@
 #include "gradview/core/text.hpp"
 #include "gradview/projections/additive.hpp"
 #include "gradview/projections/bitfit.hpp"
+#include "gradview/projections/dora.hpp"
 #include "gradview/projections/fira.hpp"
 #include "gradview/projections/full.hpp"
 #include "gradview/projections/galore.hpp"
 #include "gradview/projections/ldadam.hpp"
+#include "gradview/projections/loha.hpp"
+#include "gradview/projections/lokr.hpp"
 #include "gradview/projections/lora.hpp"
 #include "gradview/projections/lora_fa.hpp"
 #include "gradview/projections/random.hpp"
+#include "gradview/projections/vera.hpp"
 
 namespace gradview {
 namespace {
@@ -35,6 +39,16 @@ std::vector<Method>& registry() {
            "lora:rank=2,alpha=3,init=pissa,precondition=lora_pro,damping=0.1"}),
       method<LoraFa>("lora_fa", "LoRA with its right factor frozen at random",
                      {"lora_fa:rank=3,alpha=5", "lora_fa:rank=2,alpha=3,correction=peft"}),
+      method<Dora>("dora", "LoRA on the directions of W's rows, beside their magnitudes",
+                   {"dora:rank=3,alpha=5", "dora:rank=2,alpha=3,norm=detached,scaling=rslora"}),
+      method<Vera>("vera",
+                   "two trained vectors around frozen random frames that all matrices share",
+                   {"vera:rank=5", "vera:rank=20,d_initial=0.3"}),
+      method<Loha>("loha", "the entrywise product of two low-rank products, of rank up to r²",
+                   {"loha:rank=3,alpha=5", "loha:rank=2,alpha=3,init=lycoris"}),
+      method<Lokr>("lokr", "the Kronecker product of two small matrices",
+                   {"lokr:rank=3,alpha=5", "lokr:rank=2,alpha=3,decompose=none,init=lycoris",
+                    "lokr:rank=1,alpha=3,decompose=both,factor=1"}),
       method<Random>("random", "random frames redrawn every step, full-rank in the mean",
                      {"random:rank=3", "random:rank=2,family=rademacher,refresh_every=3",
                       "random:rank=3,family=haar,refresh_every=0", "random:rank=2,sides=left",

@@ -1,0 +1,175 @@
+// dora: the rows of W as a magnitude and a direction, the direction adapted by LoRA.
+//
+//     W_i = (magnitude_i / ‖V_i‖) V_i,   V = W₀ + s u v;     u: m x r, v: r x n, magnitude: m x 1
+//     ∂/∂magnitude_i = ⟨G_i, V_i⟩/‖V_i‖,   ∂/∂V_i = (magnitude_i/‖V_i‖)(G_i − v̂_i ⟨v̂_i, G_i⟩)
+//
+// Liu et al.: DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, arXiv:2402.09353 (whose columns
+// are rows here: one magnitude per output). norm=exact is that gradient; norm=detached, which the
+// paper proposes and PEFT always does, leaves the bracket's second term out. u = 0, v ~ U(±1/√n)
+// and magnitude = ‖W₀‖ by rows at first.
+//
+// W is all that is kept of W₀: since W_i = magnitude_i v̂_i, V_i = (‖V_i‖ / magnitude_i) W_i, and
+// the m norms are stored. Every step renormalises the rows, so that rounding does not add up in
+// their lengths; in their directions it does as in any method that adds to W. A magnitude may
+// change sign but not become 0, where its row would forget its direction: it stops at 10⁻²⁰ ‖V_i‖.
+// A row of zeros has no direction and no gradient, and stays (PEFT divides by its norm: NaN).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "gradview/projections/lora.hpp"
+
+namespace gradview {
+
+class Dora final : public Projector {
+ public:
+  enum class Norm { exact, detached };
+  struct Options {
+    std::size_t rank = 8;
+    std::optional<double> alpha;
+    LoraScaling scaling = LoraScaling::standard;
+    Norm norm = Norm::exact;
+    void declare(OptionSet& o) {
+      o.count("rank", rank, {.least = 1}, "columns of u, rows of v; capped at min(m, n)");
+      o.number("alpha", alpha, {.least = 0, .open_below = true}, "= rank",
+               "numerator of the scale s");
+      o.choice("scaling", scaling,
+               {{"standard", LoraScaling::standard}, {"rslora", LoraScaling::rslora}},
+               "s = alpha/rank, or alpha/√rank");
+      o.choice("norm", norm, {{"exact", Norm::exact}, {"detached", Norm::detached}},
+               "the gradient goes through ‖V_i‖, or takes it as a constant, as PEFT does");
+    }
+  };
+
+  Dora(const Options& o, const Site& site)
+      : s_(lora_scale(o.scaling, o.alpha.value_or(static_cast<double>(o.rank)), o.rank)),
+        detached_(o.norm == Norm::detached),
+        weight_(&site.weight) {
+    const auto [m, n] = site.shape();
+    const std::size_t r = capped_rank(o.rank, site.shape());
+    const double bound = 1 / std::sqrt(static_cast<double>(n));
+    u_ = zeros({m, r});
+    v_ = uniform({r, n}, -bound, bound, site.rng(Purpose::init));
+    norms_ = zeros({m, 1});
+    for (std::size_t i = 0; i < m; ++i) norms_(i, 0) = row_norm(site.weight, i);
+    magnitude_ = norms_;
+  }
+  static Count count(const Options& o, Shape shape) {
+    const std::size_t r = capped_rank(o.rank, shape);
+    return {.trained = r * (shape.rows + shape.cols) + shape.rows, .stored = shape.rows};
+  }
+
+  Changes refresh(const Gradient&, const Site& site) override {
+    weight_ = &site.weight;  // what the optimizer moves
+    return {};
+  }
+  Factors project(const Gradient& g, const Matrix& w) const override {
+    const Matrix stretch = over(magnitude_, norms_);
+    Matrix lengths = over(row_dots(g, w), magnitude_);  // ⟨G_i, v̂_i⟩
+    Matrix du = rows_times(stretch, matmul_nt(g, v_));
+    Matrix dv = matmul_tn(rows_times(stretch, u_), g);
+    if (!detached_) {
+      const Matrix along = over(lengths, norms_);  // ∂/∂V_i: … − (⟨G_i, v̂_i⟩/‖V_i‖) W_i
+      axpy(du, -1, rows_times(along, matmul_nt(w, v_)));
+      add_matmul_tn(dv, -1, rows_times(along, u_), w);
+    }
+    scale(du, s_);
+    scale(dv, s_);
+    return {std::move(du), std::move(dv), std::move(lengths)};
+  }
+  // Of the exact form, also where the gradient is detached: with D = s (du v + u dv),
+  // (magnitude_i/‖V_i‖)(D_i − v̂_i ⟨v̂_i, D_i⟩) + dmagnitude_i v̂_i
+  void lift(const Factors& d, Matrix& w) const override {
+    const Matrix stretch = over(magnitude_, norms_);
+    push_forward(s_, rows_times(stretch, u_), v_, rows_times(stretch, d[0]), d[1], w);
+    Matrix along = row_dots(d[0], matmul_nt(*weight_, v_));
+    axpy(along, 1, row_dots(u_, matmul_nt(*weight_, d[1])));  // ⟨W_i, D_i⟩/s
+    Matrix own = d[2];
+    axpy(own, -s_, over(std::move(along), norms_));
+    own = over(std::move(own), magnitude_);
+    for (std::size_t i = 0; i < w.shape()[0]; ++i) add_row(w, own(i, 0), *weight_, i);
+  }
+  void retract(const Step& step, Matrix* w) override {
+    if (!w) throw std::invalid_argument("dora: rescales the rows of W, so W cannot stay frozen");
+    const Factors& d = step.direction;
+    const Matrix unstretch = over(norms_, magnitude_);
+    Matrix next = zeros(shape_of(*weight_));
+    axpy(v_, 1, d[1]);
+    push_forward(s_, u_, v_, d[0], d[1], next);  // V′ − V
+    axpy(u_, 1, d[0]);
+    axpy(magnitude_, 1, d[2]);
+    const Matrix moves = row_dots(next, next);
+    for (std::size_t i = 0; i < next.shape()[0]; ++i) {
+      if (moves(i, 0) == 0 && d[2](i, 0) == 0) continue;
+      add_row(next, unstretch(i, 0), *weight_, i);
+      norms_(i, 0) = row_norm(next, i);
+      const double least = 1e-20 * norms_(i, 0);
+      if (std::abs(magnitude_(i, 0)) < least) {
+        magnitude_(i, 0) = static_cast<Real>(std::copysign(least, magnitude_(i, 0)));
+      }
+      const Real stretch = norms_(i, 0) > 0 ? magnitude_(i, 0) / norms_(i, 0) : 0;
+      for (std::size_t j = 0; j < next.shape()[1]; ++j) {
+        (*w)(i, j) += stretch * next(i, j) - (*weight_)(i, j);
+      }
+    }
+  }
+  double entry(const Factors& theta, const Matrix& start, std::size_t i,
+               std::size_t j) const override {
+    const auto direction = [&](std::size_t column) {
+      return start(i, column) + s_ * product_entry(theta[0], theta[1], i, column);
+    };
+    double squares = 0;
+    for (std::size_t k = 0; k < start.shape()[1]; ++k) squares += direction(k) * direction(k);
+    return squares > 0 ? theta[2](i, 0) * direction(j) / std::sqrt(squares) : 0;
+  }
+  void fields(const Visit& visit) override {
+    visit("u", u_, Role::trained);
+    visit("v", v_, Role::trained);
+    visit("magnitude", magnitude_, Role::trained);
+    visit("norms", norms_, Role::frozen);
+  }
+  bool linear() const override { return false; }
+  bool owns_weight() const override { return true; }
+  std::string exempt(Law law) const override {
+    return detached_ && law == Law::adjoint
+               ? "norm=detached leaves out how the norm changes: no adjoint of J, by design"
+               : "";
+  }
+  std::string note() const override {
+    const auto empty = std::count(norms_.begin(), norms_.end(), Real{0});
+    return empty > 0 ? std::to_string(empty) + " rows of zeros stay zero" : "";
+  }
+
+ private:
+  static Matrix over(Matrix a, const Matrix& b) {  // a_i / b_i, and 0 where b_i is
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      a.data()[i] = b.data()[i] != 0 ? a.data()[i] / b.data()[i] : 0;
+    }
+    return a;
+  }
+  static Matrix rows_times(const Matrix& c, Matrix a) {  // diag(c) a
+    for (std::size_t i = 0; i < a.shape()[0]; ++i) {
+      for (std::size_t k = 0; k < a.shape()[1]; ++k) a(i, k) *= c(i, 0);
+    }
+    return a;
+  }
+  static void add_row(Matrix& a, Real s, const Matrix& b, std::size_t i) {  // a_i += s b_i
+    for (std::size_t j = 0; j < a.shape()[1]; ++j) a(i, j) += s * b(i, j);
+  }
+  static Real row_norm(const Matrix& a, std::size_t i) {
+    double squares = 0;
+    for (std::size_t j = 0; j < a.shape()[1]; ++j) {
+      squares += static_cast<double>(a(i, j)) * a(i, j);
+    }
+    return static_cast<Real>(std::sqrt(squares));
+  }
+
+  double s_;
+  bool detached_;
+  const Matrix* weight_;
+  Matrix u_, v_, magnitude_, norms_;
+};
+
+}  // namespace gradview

@@ -1,0 +1,156 @@
+// loha: the entrywise product of two low-rank products, of rank up to r².
+//
+//     ΔW = s (u1 v1) ∘ (u2 v2),  s = alpha/r;     u1, u2: m x r, v1, v2: r x n
+//     Jᵀ G = s ((G ∘ u2 v2) v1ᵀ, u1ᵀ (G ∘ u2 v2), (G ∘ u1 v1) v2ᵀ, u2ᵀ (G ∘ u1 v1))
+//
+// Hyeon-Woo, Ye-Bin, Oh: FedPara: Low-rank Hadamard Product for Communication-Efficient Federated
+// Learning, 2021, arXiv:2108.06098 (which writes the whole of W so; here it is ΔW, as PEFT and
+// LyCORIS do). With the products of all pairs of columns and of rows, ΔW = s (u1 ⊙ u2)(v1 ⊙ v2) is
+// a plain product of rank r², and all four gradients are sums over G (v1 ⊙ v2)ᵀ and (u1 ⊙ u2)ᵀ G:
+// a factored G is not formed while r² (m + n) < m n. One factor is zero at first: v2 as in PEFT
+// (the others uniform: u in ±1/√r, v in ±1/√n), or u2 as in LyCORIS (v ~ N(0, 1), u1 ~ N(0, 0.1²)),
+// whose live product is larger by 0.3 √(r n).
+#pragma once
+
+#include <array>
+#include <cmath>
+
+#include "gradview/projections/lora.hpp"
+
+namespace gradview {
+
+class Loha final : public Projector {
+ public:
+  enum class Init { peft, lycoris };
+  struct Options {
+    std::size_t rank = 8;
+    std::optional<double> alpha;
+    Init init = Init::peft;
+    void declare(OptionSet& o) {
+      o.count("rank", rank, {.least = 1}, "columns of u1 and u2; capped at min(m, n)");
+      o.number("alpha", alpha, {.least = 0, .open_below = true}, "= rank", "s = alpha/rank");
+      o.choice("init", init, {{"peft", Init::peft}, {"lycoris", Init::lycoris}},
+               "v2 = 0 and small uniform numbers, or u2 = 0 and normal ones");
+    }
+  };
+
+  Loha(const Options& o, const Site& site)
+      : s_(lora_scale(LoraScaling::standard, o.alpha.value_or(static_cast<double>(o.rank)),
+                      o.rank)) {
+    const auto [m, n] = site.shape();
+    const std::size_t r = capped_rank(o.rank, site.shape());
+    const auto kaiming = [&](Shape shape, std::size_t which) {
+      const double bound = 1 / std::sqrt(static_cast<double>(shape.cols));
+      return uniform(shape, -bound, bound, site.rng(Purpose::init, which));
+    };
+    if (o.init == Init::peft) {
+      theta_ = {kaiming({m, r}, 0), kaiming({r, n}, 1), kaiming({m, r}, 2), zeros({r, n})};
+    } else {
+      theta_ = {normal({m, r}, 0.1, site.rng(Purpose::init, 0)),
+                normal({r, n}, 1, site.rng(Purpose::init, 1)), zeros({m, r}),
+                normal({r, n}, 1, site.rng(Purpose::init, 3))};
+    }
+  }
+  static Count count(const Options& o, Shape shape) {
+    return {.trained = 2 * capped_rank(o.rank, shape) * (shape.rows + shape.cols)};
+  }
+
+  Factors project(const Gradient& g, const Matrix&) const override {
+    const auto [m, n] = g.shape();
+    const std::size_t r = theta_[1].shape()[0];
+    return g.factored() && r * r * (m + n) < m * n ? pull_thin(g) : pull_dense(g.materialize());
+  }
+  void lift(const Factors& d, Matrix& w) const override {
+    const auto& [u1, v1, u2, v2] = theta_;
+    Matrix first = zeros(shape_of(w));
+    Matrix second = first;
+    push_forward(s_, u1, v1, d[0], d[1], first);
+    push_forward(s_, u2, v2, d[2], d[3], second);
+    add_product(w, first, matmul(u2, v2));
+    add_product(w, second, matmul(u1, v1));
+  }
+  void retract(const Step& step, Matrix* w) override {
+    const Factors& d = step.direction;
+    const Matrix second = w ? matmul(theta_[2], theta_[3]) : Matrix();
+    if (!w) return move_factors(d);
+    Matrix moves[2] = {zeros(shape_of(*w)), zeros(shape_of(*w))};
+    for (std::size_t k = 0; k < 2; ++k) {
+      axpy(theta_[2 * k + 1], 1, d[2 * k + 1]);
+      push_forward(s_, theta_[2 * k], theta_[2 * k + 1], d[2 * k], d[2 * k + 1], moves[k]);
+      axpy(theta_[2 * k], 1, d[2 * k]);
+    }
+    add_product(*w, moves[0], second);                        // d(u1 v1) ∘ (u2 v2)
+    add_product(*w, matmul(theta_[0], theta_[1]), moves[1]);  // (u1 v1)′ ∘ d(u2 v2)
+  }
+  double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
+    return s_ * product_entry(theta[0], theta[1], i, j) * product_entry(theta[2], theta[3], i, j);
+  }
+  std::optional<LowRank> product() const override {
+    return LowRank{pairs_of_columns(), pairs_of_rows(), s_};
+  }
+  void fields(const Visit& visit) override {
+    const char* const names[] = {"u1", "v1", "u2", "v2"};
+    for (std::size_t k = 0; k < 4; ++k) visit(names[k], theta_[k], Role::trained);
+  }
+  bool linear() const override { return false; }
+
+ private:
+  static void add_product(Matrix& w, const Matrix& a, const Matrix& b) {  // w += a ∘ b
+    for (std::size_t k = 0; k < w.size(); ++k) w.data()[k] += a.data()[k] * b.data()[k];
+  }
+  Matrix pairs_of_rows() const {  // v1 ⊙ v2: row k r + l is v1_k ∘ v2_l    (r² x n)
+    const auto [r, n] = shape_of(theta_[1]);
+    Matrix out = zeros({r * r, n});
+    for (std::size_t row = 0; row < r * r; ++row) {
+      for (std::size_t j = 0; j < n; ++j)
+        out(row, j) = theta_[1](row / r, j) * theta_[3](row % r, j);
+    }
+    return out;
+  }
+  Matrix pairs_of_columns() const {  // u1 ⊙ u2: column k r + l is u1_k ∘ u2_l    (m x r²)
+    const auto [m, r] = shape_of(theta_[0]);
+    Matrix out = zeros({m, r * r});
+    for (std::size_t i = 0; i < m; ++i) {
+      for (std::size_t c = 0; c < r * r; ++c) out(i, c) = theta_[0](i, c / r) * theta_[2](i, c % r);
+    }
+    return out;
+  }
+  Factors pull_thin(const Gradient& g) const {
+    const auto& [u1, v1, u2, v2] = theta_;
+    const Matrix right = matmul_nt(g, pairs_of_rows());    // m x r²
+    const Matrix left = matmul_tn(pairs_of_columns(), g);  // r² x n
+    Factors out;
+    for (const Matrix& factor : theta_) out.push_back(zeros(shape_of(factor)));
+    const std::size_t r = v1.shape()[0];
+    for (std::size_t c = 0; c < r * r; ++c) {
+      const std::size_t k = c / r;
+      const std::size_t l = c % r;
+      for (std::size_t i = 0; i < u1.shape()[0]; ++i) {
+        out[0](i, k) += right(i, c) * u2(i, l);
+        out[2](i, l) += right(i, c) * u1(i, k);
+      }
+      for (std::size_t j = 0; j < v1.shape()[1]; ++j) {
+        out[1](k, j) += left(c, j) * v2(l, j);
+        out[3](l, j) += left(c, j) * v1(k, j);
+      }
+    }
+    for (Matrix& factor : out) scale(factor, s_);
+    return out;
+  }
+  Factors pull_dense(const Matrix& g) const {
+    const auto& [u1, v1, u2, v2] = theta_;
+    Matrix first = zeros(shape_of(g));
+    Matrix second = first;
+    add_product(first, g, matmul(u2, v2));
+    add_product(second, g, matmul(u1, v1));
+    Factors out{matmul_nt(first, v1), matmul_tn(u1, first), matmul_nt(second, v2),
+                matmul_tn(u2, second)};
+    for (Matrix& factor : out) scale(factor, s_);
+    return out;
+  }
+
+  double s_;
+  std::array<Matrix, 4> theta_;  // u1, v1, u2, v2
+};
+
+}  // namespace gradview
