@@ -3,7 +3,7 @@
 //     EXPECT_EQ(gradview::broken_laws("mine:rank=3,alpha=5"), std::vector<std::string>{});
 //     EXPECT_EQ(gradview::surviving_mutants("mine:rank=3,alpha=5"), std::vector<std::string>{});
 //
-//  adjoint      ⟨project(G), u⟩ = ⟨G, lift(u)⟩
+//  adjoint      ⟨project(G), u⟩ = ⟨G, unproject(u)⟩, which is lift(u) wherever project is Jᵀ
 //  lazy         a factored gradient gives what the dense one gives
 //  zero         retracting zero changes no bit
 //  order        retract − lift is zero where ΔW is linear, else of second order

@@ -25,9 +25,9 @@ std::string adjoint(Bench& b) {
   const Factors u = b.change(1);
   const Factors pulled = b.projector->project(Gradient::dense(b.g), b.weight);
   Matrix pushed = zeros(shape_of(b.weight));
-  b.projector->lift(u, pushed);
+  b.projector->unproject(u, pushed);
   const double size = norm(pulled) * norm(u) + norm(pushed) * norm(b.g);
-  return broken("|⟨project(G), u⟩ − ⟨G, lift(u)⟩| is",
+  return broken("|⟨project(G), u⟩ − ⟨G, unproject(u)⟩| is",
                 std::abs(inner(pulled, u) - dot(pushed, b.g)), rounding(size));
 }
 

@@ -33,6 +33,9 @@ class Mutant final : public Projector {
     return out;
   }
   void lift(const Factors& u, Matrix& w) const override { inner_->lift(times(u, fault_.push), w); }
+  void unproject(const Factors& u, Matrix& w) const override {
+    inner_->unproject(times(u, fault_.push), w);
+  }
   void retract(const Step& step, Matrix* w) override {
     Matrix moved = zeros(shape_of(*w));
     if (fault_.first_order) inner_->lift(step.direction, moved);

@@ -28,7 +28,7 @@ double captured_energy(const Projector& projector, const Gradient& g, const Matr
   const double enough = 1e-14 * squares;
   for (int iteration = 0; iteration < 200 && squares > enough; ++iteration) {
     Matrix lifted = zeros(shape_of(w));
-    projector.lift(direction, lifted);
+    projector.unproject(direction, lifted);
     const double curvature = squared_norm(lifted);
     if (!(curvature > 0)) break;
     const double length = squares / curvature;

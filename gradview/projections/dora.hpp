@@ -79,18 +79,8 @@ class Dora final : public Projector {
     scale(dv, s_);
     return {std::move(du), std::move(dv), std::move(lengths)};
   }
-  // Of the exact form, also where the gradient is detached: with D = s (du v + u dv),
-  // (magnitude_i/‖V_i‖)(D_i − v̂_i ⟨v̂_i, D_i⟩) + dmagnitude_i v̂_i
-  void lift(const Factors& d, Matrix& w) const override {
-    const Matrix stretch = over(magnitude_, norms_);
-    push_forward(s_, rows_times(stretch, u_), v_, rows_times(stretch, d[0]), d[1], w);
-    Matrix along = row_dots(d[0], matmul_nt(*weight_, v_));
-    axpy(along, 1, row_dots(u_, matmul_nt(*weight_, d[1])));  // ⟨W_i, D_i⟩/s
-    Matrix own = d[2];
-    axpy(own, -s_, over(std::move(along), norms_));
-    own = over(std::move(own), magnitude_);
-    for (std::size_t i = 0; i < w.shape()[0]; ++i) add_row(w, own(i, 0), *weight_, i);
-  }
+  void lift(const Factors& d, Matrix& w) const override { push(d, true, w); }
+  void unproject(const Factors& d, Matrix& w) const override { push(d, !detached_, w); }
   void retract(const Step& step, Matrix* w) override {
     if (!w) throw std::invalid_argument("dora: rescales the rows of W, so W cannot stay frozen");
     const Factors& d = step.direction;
@@ -111,7 +101,8 @@ class Dora final : public Projector {
       }
       const Real stretch = norms_(i, 0) > 0 ? magnitude_(i, 0) / norms_(i, 0) : 0;
       for (std::size_t j = 0; j < next.shape()[1]; ++j) {
-        (*w)(i, j) += stretch * next(i, j) - (*weight_)(i, j);
+        const Real now = stretch * next(i, j);
+        (*w)(i, j) = w == weight_ ? now : (*w)(i, j) + (now - (*weight_)(i, j));
       }
     }
   }
@@ -132,17 +123,28 @@ class Dora final : public Projector {
   }
   bool linear() const override { return false; }
   bool owns_weight() const override { return true; }
-  std::string exempt(Law law) const override {
-    return detached_ && law == Law::adjoint
-               ? "norm=detached leaves out how the norm changes: no adjoint of J, by design"
-               : "";
-  }
   std::string note() const override {
     const auto empty = std::count(norms_.begin(), norms_.end(), Real{0});
-    return empty > 0 ? std::to_string(empty) + " rows of zeros stay zero" : "";
+    if (empty == 0) return "";
+    return empty == 1 ? "1 row of zeros stays zero"
+                      : std::to_string(empty) + " rows of zeros stay zero";
   }
 
  private:
+  // w_i += (magnitude_i/‖V_i‖)(D_i − v̂_i ⟨v̂_i, D_i⟩) + dmagnitude_i v̂_i,  D = s (du v + u dv);
+  // without the middle term where the norm is taken as a constant.
+  void push(const Factors& d, bool through_norm, Matrix& w) const {
+    const Matrix stretch = over(magnitude_, norms_);
+    push_forward(s_, rows_times(stretch, u_), v_, rows_times(stretch, d[0]), d[1], w);
+    Matrix own = d[2];
+    if (through_norm) {
+      Matrix along = row_dots(d[0], matmul_nt(*weight_, v_));
+      axpy(along, 1, row_dots(u_, matmul_nt(*weight_, d[1])));  // ⟨W_i, D_i⟩/s
+      axpy(own, -s_, over(std::move(along), norms_));
+    }
+    own = over(std::move(own), magnitude_);
+    for (std::size_t i = 0; i < w.shape()[0]; ++i) add_row(w, own(i, 0), *weight_, i);
+  }
   static Matrix over(Matrix a, const Matrix& b) {  // a_i / b_i, and 0 where b_i is
     for (std::size_t i = 0; i < a.size(); ++i) {
       a.data()[i] = b.data()[i] != 0 ? a.data()[i] / b.data()[i] : 0;

@@ -122,16 +122,16 @@ class Loha final : public Projector {
     Factors out;
     for (const Matrix& factor : theta_) out.push_back(zeros(shape_of(factor)));
     const std::size_t r = v1.shape()[0];
-    for (std::size_t c = 0; c < r * r; ++c) {
-      const std::size_t k = c / r;
-      const std::size_t l = c % r;
-      for (std::size_t i = 0; i < u1.shape()[0]; ++i) {
-        out[0](i, k) += right(i, c) * u2(i, l);
-        out[2](i, l) += right(i, c) * u1(i, k);
+    for (std::size_t i = 0; i < u1.shape()[0]; ++i) {
+      for (std::size_t c = 0; c < r * r; ++c) {
+        out[0](i, c / r) += right(i, c) * u2(i, c % r);
+        out[2](i, c % r) += right(i, c) * u1(i, c / r);
       }
+    }
+    for (std::size_t c = 0; c < r * r; ++c) {
       for (std::size_t j = 0; j < v1.shape()[1]; ++j) {
-        out[1](k, j) += left(c, j) * v2(l, j);
-        out[3](l, j) += left(c, j) * v1(k, j);
+        out[1](c / r, j) += left(c, j) * v2(c % r, j);
+        out[3](c % r, j) += left(c, j) * v1(c / r, j);
       }
     }
     for (Matrix& factor : out) scale(factor, s_);

@@ -125,6 +125,8 @@ class Projector {
   virtual Factors project(const Gradient& g, const Matrix& w) const = 0;
   virtual void precondition(Factors&, const Site&) const {}
   virtual void lift(const Factors& u, Matrix& w) const = 0;
+  // What project is the adjoint of: J, unless a method's gradient leaves a term of it out.
+  virtual void unproject(const Factors& u, Matrix& w) const { lift(u, w); }
   // w is null where the method's product stays beside the weight instead of inside it.
   virtual void retract(const Step& step, Matrix* w) {
     if (w) lift(step.direction, *w);

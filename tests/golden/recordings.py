@@ -14,6 +14,7 @@ MODULES = [
     "galore_adamw",
     "fira_adamw",
     "peft_lora",
+    "peft_forms",
 ]
 
 
