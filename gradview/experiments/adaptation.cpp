@@ -49,8 +49,9 @@ Planned adapted(Planned planned, const Spec& spec, const Matrix& weight, std::si
 }  // namespace
 
 std::size_t asked_rank(const Spec& spec) {
-  for (const OptionHelp& option : find_projector(spec.name).options) {
-    if (option.key != "rank") continue;
+  const Method& method = find_projector(spec.name);
+  for (const OptionHelp& option : method.options) {
+    if (option.key != "rank" || !method.caps_rank) continue;
     const std::string* given = spec.find("rank");
     return checked_count("option 'rank' of " + spec.name, given ? *given : option.value,
                          {.least = 1});

@@ -42,8 +42,8 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
 void apply(const std::vector<Planned>& plan, Weights& weights, std::uint64_t seed,
            Optimizer& optimizer);
 
-std::size_t asked_rank(
-    const Spec& spec);  // the rank that a spec asks for; 0 where its method has none
+// The rank that a spec asks for; 0 where its method has none, or none that a matrix caps.
+std::size_t asked_rank(const Spec& spec);
 std::size_t trained_numbers(const std::vector<Planned>& plan);
 std::string describe(
     const std::vector<Planned>& plan);  // the table of adapted and frozen parameters

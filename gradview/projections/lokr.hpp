@@ -23,6 +23,7 @@ namespace gradview {
 
 class Lokr final : public Projector {
  public:
+  static constexpr bool kCapsRank = false;
   enum class Init { peft, lycoris };
   enum class Decompose { automatic, none, both };
   struct Options {

@@ -16,6 +16,7 @@ struct Method {
   std::vector<std::string> law_specs;  // the specs that the laws run with
   std::vector<OptionHelp> options;
   bool trains_biases = false;
+  bool caps_rank = true;  // its rank, if it has one, is at most min(m, n)
   std::function<std::unique_ptr<Projector>(const Spec&, const Site&)> make;
   std::function<Count(const Spec&, Shape)> count;
 };
@@ -25,9 +26,10 @@ struct Method {
 template <class P>
 Method method(std::string name, std::string summary, std::vector<std::string> law_specs) {
   using Options = typename P::Options;
-  Method m{std::move(name), std::move(summary), std::move(law_specs), {}, false, {}, {}};
+  Method m{std::move(name), std::move(summary), std::move(law_specs), {}, false, true, {}, {}};
   m.options = describe_options<Options>(m.name);
   if constexpr (requires { P::kTrainsBiases; }) m.trains_biases = P::kTrainsBiases;
+  if constexpr (requires { P::kCapsRank; }) m.caps_rank = P::kCapsRank;
   m.make = [](const Spec& spec, const Site& site) {
     return std::make_unique<P>(read_options<Options>(spec), site);
   };

@@ -19,6 +19,7 @@ namespace gradview {
 
 class Vera final : public Projector {
  public:
+  static constexpr bool kCapsRank = false;
   struct Options {
     std::size_t rank = 256;
     double d_initial = 0.1;

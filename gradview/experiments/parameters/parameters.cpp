@@ -178,7 +178,8 @@ class Table {
                                              : keep_.on_factors(one.trained, text));
     }
     const auto rank = rank_of(spec);
-    if (rank && *rank > std::min(group.shape.rows, group.shape.cols)) row.capped = group.count;
+    const bool capped = rank && *rank > std::min(group.shape.rows, group.shape.cols);
+    if (capped && find_projector(spec.name).caps_rank) row.capped = group.count;
     return row;
   }
 
