@@ -24,7 +24,7 @@ import torch
 from record import save, uniform
 from torch.optim import SGD, Adam, AdamW
 
-PACKAGES = ["torch==2.13.0", "peft==0.21.2", "transformers", "safetensors"]
+PACKAGES = ["torch==2.13.0", "peft==0.21.2", "numpy", "safetensors"]
 FILE = pathlib.Path(__file__).with_name("peft_forms.safetensors")
 KEPT = (0, 2, 20)
 TOKENS = 24
