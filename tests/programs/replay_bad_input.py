@@ -52,6 +52,13 @@ def test_bad_input():
         refused(f"--projector {spec}", 2, ["lora"], projector=[spec])
     refused("a rank that fits no matrix", 2, ["rank 9", "'lora:rank=9'"], projector=["full", "lora:rank=9"])
     refused("a projector twice", 2, ["twice"], projector=["full", "full"])
+    ga = ["lora:rank=2,init=lora_ga"]
+    refused("a pre-pass without use", 2, ["--init-batches", "starts from a gradient"], more=("--init-batches", ["2"]))
+    refused("a pre-pass longer than the record", 2, ["--init-batches is 6", "5 steps"], projector=ga,
+            more=("--init-batches", ["6"]))
+    refused("factors of a start from the gradient", 3, ["starts from a gradient"], projector=ga,
+            more=("--factors", [W({"a.u": tensor(4, 2)})]))
+    refused("an option of another init", 2, ["'gamma'", "init=lora_ga"], projector=["lora:rank=2,gamma=2"])
     refused("decay without a meaning", 2, ["decay_on"], projector=["random"], more=("--optimizer", ["adamw:decay_on=factors"]))
 
     refused("no weights file", 3, ["cannot open"], w=WORK / "nowhere")

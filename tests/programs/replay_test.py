@@ -162,6 +162,20 @@ def load_all(out):
     return [load(p) for p in sorted(out.glob("*.safetensors"))]
 
 
+def test_prepass():
+    """lora_ga at rank 1: v0 and u0 are the first and the second singular vectors of the mean gradient, times 2^(1/4)."""
+    weights = save("w", {"a": tensor(2, 2)})
+    gs = [[[1.0, 0.0], [0.0, 2.0]], [[5.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]]
+    gradients, c = save("g", {"a": gs}), 2**0.25
+    for batches, first in ((1, 1), (2, 0)):
+        out = replay(weights, gradients, ["lora:rank=1,alpha=2,init=lora_ga,gamma=1"], "--init-batches", batches)
+        a = load(out / "o.safetensors")
+        v, u = ([c * (k == first) for k in range(2)], [[c * (k != first)] for k in range(2)])
+        signed = [[abs(x) for x in row] for row in a["a.v0"]], [[abs(x) for x in row] for row in a["a.u0"]]
+        worst = max(distance(signed[0], [v]), distance(signed[1], u))
+        check(f"--init-batches {batches}: the start is that of the mean", worst <= 1e-12, f"{worst:.1e}")
+
+
 def test_words():
     for program in ("replay", "replay64"):
         done = call("--list", program=program)
@@ -170,7 +184,7 @@ def test_words():
         done = call(*flag)
         check(" ".join(flag), done.returncode == 0 and done.stdout and not done.stderr)
     help_text = call("--help").stdout
-    flags = "weights gradients projector optimizer lr schedule factors seed trace report out clip quiet threads config"
+    flags = "weights gradients projector optimizer lr schedule factors init-batches seed trace report out clip quiet threads config"
     check("--help names every flag", all(f"--{flag} " in help_text for flag in flags.split()))
 
 
@@ -195,7 +209,7 @@ def test_interrupt():
 
 
 try:
-    for test in (test_numbers, test_forms, test_files, test_words, test_bad_input, test_interrupt):
+    for test in (test_numbers, test_forms, test_files, test_prepass, test_words, test_bad_input, test_interrupt):
         test()
 finally:
     subprocess.run(["rm", "-rf", WORK], check=False)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <stdexcept>
 
 #include "gradview/core/error.hpp"
 #include "gradview/core/parallel.hpp"
@@ -51,6 +52,7 @@ class Replay {
                          gradients_.names(), factors ? &*factors : nullptr);
     }
     if (factors) factors->require_all_known();
+    prepare();
     const std::vector<std::string> outputs = settings.outputs();
     for (std::size_t k = 0; k < runs_.size(); ++k) {
       runs_[k].open(outputs[k], settings.trace,
@@ -59,6 +61,7 @@ class Replay {
                      {"lr", exact(*settings.lr)},
                      {"schedule", settings.schedule},
                      {"clip", settings.clip ? exact(*settings.clip) : "none"},
+                     {"init_batches", std::to_string(settings.init_batches)},
                      {"seed", std::to_string(settings.seed)},
                      {"steps", std::to_string(gradients_.steps())}});
     }
@@ -115,6 +118,29 @@ class Replay {
   }
 
  private:
+  // The mean of the first recorded gradients. They are those of the steps: nothing else is recorded.
+  void prepare() {
+    const std::size_t batches = settings_.init_batches;
+    if (batches > gradients_.steps()) {
+      throw std::invalid_argument(fmt::format("--init-batches is {}, but {} holds {} steps",
+                                              batches, settings_.gradients, gradients_.steps()));
+    }
+    const bool wanted = std::any_of(runs_.begin(), runs_.end(),
+                                    [](const ReplayRun& run) { return run.wants_prepass(); });
+    if (!wanted && batches > 1) {
+      throw std::invalid_argument(
+          "--init-batches: no projector in this call starts from a gradient");
+    }
+    for (std::size_t batch = 0; wanted && batch < batches; ++batch) {
+      for (std::size_t k = 0; k < gradients_.names().size(); ++k) {
+        const Gradient g = gradients_.read(k, batch);
+        for (ReplayRun& run : runs_) {
+          run.prepare(gradients_.names()[k], g, 1 / static_cast<double>(batches));
+        }
+      }
+    }
+  }
+
   void take(std::size_t step) {
     throw_if_stop_requested();
     std::vector<ReplayRun*> running;

@@ -170,6 +170,10 @@ void InitialFactors::set(const std::string& weight, Projector& projector) {
     const std::string name = weight + "." + std::string(field);
     known_.insert(name);
     if (const Tensor* tensor = reader_.find(name)) {
+      if (projector.starts_from_gradient()) {
+        throw DataError(who(reader_, *tensor) +
+                        " is set, but its projector starts from a gradient");
+      }
       const Shape shape = shape_of(value);
       if (tensor->shape != std::vector{shape.rows, shape.cols}) {
         throw DataError(who(reader_, *tensor) + " has shape " + to_string(tensor->shape) +

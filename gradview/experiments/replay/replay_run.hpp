@@ -45,6 +45,12 @@ class ReplayRun {
   // n]. DataError where two of these names are the same.
   void open(const std::string& path, bool traced, const Metadata& metadata);
 
+  // Before the first step: adds share · g to what a method that starts from a gradient gets.
+  bool wants_prepass() const { return optimizer_.wants_prepass(); }
+  void prepare(const std::string& name, const Gradient& g, double share) {
+    optimizer_.prepare(name, g, share);
+  }
+
   void observe();  // the step to come
   void collect(const std::string& name, const Gradient& g);
   void step();

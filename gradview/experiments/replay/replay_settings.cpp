@@ -36,6 +36,8 @@ void ReplaySettings::declare(Flags& flags) {
   flags.number("clip", clip, positive, "none", "largest norm of all factor gradients");
   flags.text("factors", factors, "FILE",
              "safetensors: initial NAME.FIELD, as --help-projector names them; W stays");
+  flags.count("init-batches", init_batches, {.least = 1},
+              "of the first recorded gradients, averaged for methods that start from a gradient");
   flags.count("seed", seed, {.least = 0}, "keys the random numbers of the projectors");
   flags.flag("trace", trace, "write NAME.trace [steps + 1, m, n] too, the weight at every step");
   flags.text("report", report, "FILE",

@@ -14,7 +14,7 @@ struct ReplaySettings {
   std::string weights, gradients, factors, optimizer, schedule = "constant", report, out;
   std::vector<std::string> projectors;
   std::optional<double> lr, clip;
-  std::size_t seed = 0, threads = 1;
+  std::size_t seed = 0, threads = 1, init_batches = 1;
   bool trace = false, quiet = false;
 
   void declare(Flags& flags);
