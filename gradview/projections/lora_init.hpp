@@ -10,7 +10,7 @@
 // authors' code draws uniformly). symmetric is balanced, u₀ᵀu₀ = v₀v₀ᵀ, and its first step has the
 // mean gain of zero. orthogonal is PEFT's: X and Y are normal; its rank is even.
 //
-// Another start is a class here or in a header of its own, and a row of kLoraInits in lora.hpp. W
+// Another start is a class here or in a header of its own, and a row of lora_inits() in lora.hpp. W
 // never moves at the start; where u₀ v₀ is not zero, both are kept so that the product is known.
 #pragma once
 

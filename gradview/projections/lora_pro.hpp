@@ -5,12 +5,13 @@
 //     uᵀu X + X v vᵀ = −s⁻² (uᵀu)⁻¹ dV vᵀ                of all X, the nearest to (dU, dV)
 //
 // Wang, Liang, He, Wang, Tan: LoRA-Pro: Are Low-Rank Adapters Properly Optimized?, 2024,
-// arXiv:2407.18242. δ (delta) is added in the inverses as in the authors' code, whose step 0 (u = 0,
-// dV' = dV = 0) is what pseudo-inverses give by themselves. The code keeps Adam's moments of the
+// arXiv:2407.18242. δ (delta) is added in the inverses as in the authors' code, which treats step 0
+// apart (u = 0, dV' = dV = 0): here that follows from u = 0. The code keeps Adam's moments of the
 // projected gradient, full m x n, and pulls Adam's direction back: moments=lifted of the optimizer;
 // moments=factors is its efficient mode. Not copied: it hard-codes s = 16/8 (wrong for the rslora
-// run that its README recommends, s = 16/√8), β₁ = 0.9, β₂ = 0.999 and ε = 1e-8, rounds half of the
-// second moment's update to bfloat16, and clips by the norm of the gradients from before all this.
+// run that its README recommends, s = 16/√8), β₁ = 0.9, β₂ = 0.999 and ε = 1e-8, rounds the squares
+// that it adds to the second moment to bfloat16, and clips these gradients by the norm of the plain
+// ones.
 //
 // Where ‖u‖ is about lr, which is so after the first step from u = 0, dV' ~ 1/‖u‖ moves v by as much
 // as v is, and the second-order term of the step is as large as the first. damping = λ adds
