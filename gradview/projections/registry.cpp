@@ -26,7 +26,8 @@ std::vector<Method>& registry() {
       method<Full>("full", "full-rank training, the trivial projector", {"full"}),
       method<BitFit>("bitfit", "only the biases are trained", {"bitfit"}),
       method<Lora>(
-          "lora", "low-rank adaptation, ΔW = s u v",
+          "lora",
+          "low-rank adaptation, ΔW = s u v; starts (PiSSA, LoRA-GA …), LoRA+, LoRA-Pro by option",
           {"lora:rank=3,alpha=5", "lora:rank=2,alpha=3,scaling=rslora,lr_ratio=4",
            "lora:rank=2,alpha=5,init=gaussian", "lora:rank=3,alpha=7,init=symmetric",
            "lora:rank=4,alpha=6,init=orthogonal", "lora:rank=3,alpha=2,init=pissa",
