@@ -5,9 +5,11 @@
 
 #include "gradview/core/text.hpp"
 #include "gradview/projections/additive.hpp"
+#include "gradview/projections/apollo.hpp"
 #include "gradview/projections/bitfit.hpp"
 #include "gradview/projections/dora.hpp"
 #include "gradview/projections/fira.hpp"
+#include "gradview/projections/flora.hpp"
 #include "gradview/projections/full.hpp"
 #include "gradview/projections/galore.hpp"
 #include "gradview/projections/ldadam.hpp"
@@ -16,6 +18,7 @@
 #include "gradview/projections/lora.hpp"
 #include "gradview/projections/lora_fa.hpp"
 #include "gradview/projections/random.hpp"
+#include "gradview/projections/relora.hpp"
 #include "gradview/projections/vera.hpp"
 
 namespace gradview {
@@ -64,6 +67,14 @@ std::vector<Method>& registry() {
       method<Ldadam>("ldadam",
                      "a subspace that follows the gradient, with its moments and its error",
                      {"ldadam:rank=3", "ldadam:rank=2,side=left,rho=0.5,error_feedback=false"}),
+      method<Flora>("flora", "a momentum kept as a random sketch of itself",
+                    {"flora:rank=3,beta1=0.5,refresh_every=2",
+                     "flora:rank=2,beta1=0.5,refresh_every=3,variant=jax"}),
+      method<Apollo>("apollo", "raw gradients, scaled by what a rule does to a random sketch",
+                     {"apollo:rank=3,scale=1.7,refresh_every=2",
+                      "apollo:rank=2,scaling=tensor,refresh_every=3,growth_limit=0"}),
+      method<Relora>("relora", "LoRA that begins anew every so many steps",
+                     {"relora:rank=3,alpha=5,refresh_every=2"}),
       method<Additive>("additive", "ΔW as a sum of row and column terms, in blocks for rank > 1",
                        {"additive", "additive:rank=3", "additive:rank=2,frames=raw"}),
   };

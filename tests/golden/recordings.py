@@ -15,6 +15,9 @@ MODULES = [
     "fira_adamw",
     "peft_lora",
     "peft_forms",
+    "adafactor",
+    "apollo_adamw",
+    "flora_steps",
 ]
 
 
