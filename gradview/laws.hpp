@@ -9,7 +9,8 @@
 //  order        retract − lift is zero where ΔW is linear, else of second order
 //  inverse      retracting u, then −u, returns W
 //  descent      one Optimizer::step of plain SGD lowers a quadratic
-//  operation    … and is W − η T(G) to second order, T(G) = lift(rate · precondition(project(G)))
+//  operation    … and is W − η T(G) to second order, T(G) = lift(rate · g), g: project(G), penalized
+//               and preconditioned
 //  resume       saved and restored state gives the next steps bit for bit
 //  size         trained and stored numbers are what count() says
 //  formula      what retract adds to W is entry(θ + u) − entry(θ)

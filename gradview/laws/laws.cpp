@@ -105,6 +105,7 @@ struct Descent {
     const auto fresh = b.make();
     b.begin(*fresh, g);
     Factors pulled = fresh->project(Gradient::dense(g), b.weight);
+    fresh->penalize(pulled, b.site(0));
     fresh->precondition(pulled, b.site(0));
     for (std::size_t k = 0; k < pulled.size(); ++k) scale(pulled[k], fresh->rate(k));
     fresh->lift(pulled, tangent);

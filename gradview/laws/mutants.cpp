@@ -20,6 +20,7 @@ class Mutant final : public Projector {
   bool starts_from_gradient() const override { return inner_->starts_from_gradient(); }
   void start(const Gradient& g, const Site& s) override { inner_->start(g, s); }
   Changes refresh(const Gradient& g, const Site& s) override { return inner_->refresh(g, s); }
+  void penalize(Factors& g, const Site& s) const override { inner_->penalize(g, s); }
   void precondition(Factors& g, const Site& s) const override { inner_->precondition(g, s); }
   Factors project(const Gradient& g, const Matrix& w) const override {
     Factors out = times(inner_->project(g, w), fault_.pull);

@@ -23,7 +23,8 @@ Site Optimizer::site(const Slot& slot) const {
           .step = step_,
           .steps = settings_.steps,
           .before_softmax = slot.before_softmax,
-          .moments = slot.moments_on_weight ? std::span<const Moments>() : slot.moments};
+          .moments = slot.moments_on_weight ? std::span<const Moments>() : slot.moments,
+          .peers = slot.peers};
 }
 
 void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
@@ -36,6 +37,7 @@ void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Pro
             .weight = &weight,
             .projector = std::move(projector),
             .before_softmax = before_softmax,
+            .peers = 1,
             .trained = 0,
             .frozen = 0,
             .coupled = 0,
@@ -57,6 +59,11 @@ void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Pro
   });
   set_moments(slot, shapes);
   set_decay(slot, decayed);
+  const auto& made = *slot.projector;
+  for (Slot& other : slots_) {
+    const auto& others = *other.projector;
+    if (typeid(others) == typeid(made)) slot.peers = ++other.peers;
+  }
   slots_.push_back(std::move(slot));
 }
 
@@ -220,6 +227,7 @@ Factors Optimizer::direction(Slot& slot) const {
     settings_.spec.rule.apply(g, slot.moments[0], *slot.weight);
     slot.gradient = Gradient::dense(std::move(g));
     slot.projected = projector.project(slot.gradient, *slot.weight);
+    if (!slot.moments_of_lifted) projector.penalize(slot.projected, here);
     projector.precondition(slot.projected, here);
     return slot.projected;
   }
@@ -274,7 +282,6 @@ void Optimizer::observe_gradient(Slot& slot) const {
 }
 
 void Optimizer::advance(Slot& slot, double clip, double lr) {
-  if (observing_) observe_gradient(slot);
   if (clip != 1) {
     for (Matrix& factor : slot.projected) scale(factor, clip);
     Gradient clipped(slot.gradient.shape());
@@ -307,9 +314,16 @@ void Optimizer::advance(Slot& slot, double clip, double lr) {
 }
 
 void Optimizer::step() {
+  observation_ = observing_ ? Observation{} : observation_;
+  for (Slot& slot : slots_) {
+    if (!slot.collected) continue;
+    if (observing_) observe_gradient(slot);
+    if (!slot.moments_on_weight || slot.moments_of_lifted) {
+      slot.projector->penalize(slot.projected, site(slot));
+    }
+  }
   const double clip = clip_factor();
   const double rate = lr();
-  observation_ = observing_ ? Observation{} : observation_;
   for (Slot& slot : slots_) {
     if (!slot.collected) continue;
     advance(slot, clip, rate);

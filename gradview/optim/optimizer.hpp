@@ -2,7 +2,7 @@
 //
 //     prepare   before the first step: a gradient for methods that start from one
 //     collect   refresh the subspace, project G, add up; δ and x may go as soon as it returns
-//     step      clip over all factors, precondition, apply the rule and the decay, retract
+//     step      penalize, clip over all factors, precondition, apply the rule and the decay, retract
 #pragma once
 
 #include <limits>
@@ -67,6 +67,7 @@ class Optimizer {
     Matrix* weight;
     std::unique_ptr<Projector> projector;
     bool before_softmax;
+    std::size_t peers;             // slots of this class of projectors
     std::size_t trained;           // numbers in the factors
     std::size_t frozen;            // numbers of frozen state
     double coupled, decoupled;     // decay of this matrix

@@ -13,7 +13,8 @@
 //
 //     start          once, before the first step: the factors may be chosen from a gradient
 //     refresh        choose the subspace; the moments follow the change that it returns
-//     project        per micro-batch; then clipping
+//     project        per micro-batch
+//     penalize       once; then clipping
 //     precondition   the factors' gradients, before the update rule
 //     retract        with u = −lr · rate · rule(g); then, when all matrices have moved,
 //     after_step     once for all matrices of one method
@@ -48,6 +49,7 @@ struct Site {
   std::size_t steps = 0;        // of the whole run; 0 where it is not known
   bool before_softmax = false;  // the outputs go into a softmax: the columns of G sum to zero
   std::span<const Moments> moments = {};  // per factor, where they live on the factors
+  std::size_t peers = 1;                  // matrices that this method sits on, this one among them
 
   Shape shape() const { return shape_of(weight); }
   Stream rng(Purpose purpose, std::size_t at_step = 0) const {
@@ -58,7 +60,7 @@ struct Site {
 struct Step {
   const Gradient& gradient;  // what was projected: G, or rule(G) where the moments live on the
                              // weight; zero unless needs_gradient()
-  const Factors& projected;  // Jᵀ of it, preconditioned
+  const Factors& projected;  // Jᵀ of it, penalized, clipped and preconditioned
   const Factors& direction;  // u, the change of the factors: −lr · rate · rule(projected)
   double lr;                 // times the rule's own factor, where it has one
   std::span<const Matrix> ruled = {};  // rule(projected); empty unless needs_gradient()
@@ -123,6 +125,8 @@ class Projector {
   // Chooses the subspace of this step. Called once per step, before the first project.
   virtual Changes refresh(const Gradient&, const Site&) { return {}; }
   virtual Factors project(const Gradient& g, const Matrix& w) const = 0;
+  // Adds the gradient of what the method itself adds to the loss, a function of its factors.
+  virtual void penalize(Factors&, const Site&) const {}
   virtual void precondition(Factors&, const Site&) const {}
   virtual void lift(const Factors& u, Matrix& w) const = 0;
   // What project is the adjoint of: J, unless a method's gradient leaves a term of it out.
