@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "gradview/core/text.hpp"
+#include "gradview/projections/adalora.hpp"
 #include "gradview/projections/additive.hpp"
 #include "gradview/projections/apollo.hpp"
 #include "gradview/projections/bitfit.hpp"
@@ -53,6 +54,11 @@ std::vector<Method>& registry() {
       method<Lokr>("lokr", "the Kronecker product of two small matrices",
                    {"lokr:rank=3,alpha=5", "lokr:rank=2,alpha=3,decompose=none,init=lycoris",
                     "lokr:rank=1,alpha=3,decompose=both,factor=1"}),
+      method<AdaLora>(
+          "adalora", "triplets u diag(λ) v with one budget over all matrices",
+          {"adalora:rank=3,target=2,alpha=5,tinit=0,deltaT=1,tfinal=0,deviation=0.5",
+           "adalora:rank=3,budget=1,alpha=2,tinit=1,tfinal=0.5,gamma=0,deviation=0.3,variant=peft",
+           "adalora:rank=2,target=1,alpha=7,penalty=squared,gamma=0.3,deviation=0.4"}),
       method<Random>("random", "random frames redrawn every step, full-rank in the mean",
                      {"random:rank=3", "random:rank=2,family=rademacher,refresh_every=3",
                       "random:rank=3,family=haar,refresh_every=0", "random:rank=2,sides=left",

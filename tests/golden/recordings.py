@@ -18,6 +18,7 @@ MODULES = [
     "adafactor",
     "apollo_adamw",
     "flora_steps",
+    "peft_adalora",
 ]
 
 
