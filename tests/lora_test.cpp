@@ -234,6 +234,24 @@ TEST(LoraInit, ExportedProductIsTheMoveOfTheWeight) {
   }
 }
 
+// Factors that are set by hand start with a product: it is kept where there is room for it, and the
+// export is refused where there is none.
+TEST(LoraInit, ExportOfFactorsSetFromOutsideIsRightOrRefused) {
+  const Shape shape{9, 6};
+  for (const std::string spec : {"lora:rank=2,alpha=3", "lora:rank=2,alpha=3,init=orthogonal",
+                                 "lora_fa:rank=2,alpha=3", "lora:rank=2,alpha=3,init=symmetric"}) {
+    One one(spec, "sgd", 0.1, shape, true);
+    const Matrix start = one.w;
+    one.step(draw(shape, 1));
+    const auto product = one.projector().product();
+    EXPECT_EQ(product.has_value(), spec.ends_with("symmetric")) << spec;
+    if (!product) continue;
+    Matrix moved = difference(one.w, start);
+    add_matmul(moved, -product->s, product->u, product->v);
+    EXPECT_LT(norm(moved), kTolerance) << spec;
+  }
+}
+
 TEST(LoraPlus, RatioIsOfTheLeftFactorUnderEveryStart) {
   const Shape shape{9, 6};
   const Matrix g = draw(shape, 1);

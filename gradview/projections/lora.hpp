@@ -41,6 +41,12 @@ inline double lora_scale(LoraScaling scaling, double alpha, std::size_t rank) {
   return scaling == LoraScaling::standard ? alpha / r : alpha / std::sqrt(r);
 }
 
+// Is u v zero, to rounding?     ‖u v‖² = ⟨uᵀu, v vᵀ⟩
+inline bool has_no_product(const Matrix& u, const Matrix& v) {
+  const double size = squared_norm(u) * squared_norm(v);
+  return dot(matmul_tn(u, u), matmul_nt(v, v)) <= 64 * std::numeric_limits<Real>::epsilon() * size;
+}
+
 class Lora final : public Projector {
  public:
   struct Options {
@@ -88,6 +94,7 @@ class Lora final : public Projector {
       set(o_.init->start(g, place(site)));
     } else {
       set({u_, v_});  // u₀ and v₀ are what the factors have been set to
+      knows_start_ = o_.init->has_product() || has_no_product(u_, v_);
     }
   }
   Factors project(const Gradient& g, const Matrix&) const override {
@@ -107,6 +114,7 @@ class Lora final : public Projector {
     return s_ * product_entry(theta[0], theta[1], i, j);
   }
   std::optional<LowRank> product() const override {
+    if (!knows_start_) return std::nullopt;
     if (!o_.init->has_product()) return LowRank{u_, v_, s_};
     Matrix minus = v0_;
     gradview::scale(minus, -1);
@@ -134,6 +142,7 @@ class Lora final : public Projector {
   Options o_;
   double s_;
   std::string note_;
+  bool knows_start_ = true;  // false: factors set from outside, under a start without a product
   Matrix u_, v_, u0_, v0_;
 };
 

@@ -40,6 +40,7 @@ class LoraFa final : public Projector {
     return {.trained = r * shape.rows, .stored = r * shape.cols};
   }
 
+  void start(const Gradient&, const Site&) override { knows_start_ = has_no_product(u_, v_); }
   Factors project(const Gradient& g, const Matrix&) const override {
     Factors out{matmul_nt(g, v_)};
     scale(out[0], s_);
@@ -54,7 +55,9 @@ class LoraFa final : public Projector {
   double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return s_ * product_entry(theta[0], v_, i, j);
   }
-  std::optional<LowRank> product() const override { return LowRank{u_, v_, s_}; }
+  std::optional<LowRank> product() const override {
+    return knows_start_ ? std::optional(LowRank{u_, v_, s_}) : std::nullopt;
+  }
   void fields(const Visit& visit) override {
     visit("u", u_, Role::trained);
     visit("v", v_, Role::frozen);
@@ -63,6 +66,7 @@ class LoraFa final : public Projector {
  private:
   double s_;
   Correction correction_;
+  bool knows_start_ = true;  // false: u has been set from outside
   Matrix u_, v_;
 };
 
