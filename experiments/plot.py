@@ -415,9 +415,99 @@ def draw_subspace(folder, options, metadata):
     save(figure, folder / "subspace.png")
 
 
+# moments: loss against the refresh interval, one panel for each task, frames and rank
+
+
+def draw_moments(folder, options, metadata):
+    table = read_csv(folder / "table.csv", "task frames moments transport status",
+                     "rank refresh_every loss loss_low loss_high")
+    references = table[table.frames == "full"]
+    grid = table[table.frames != "full"].copy()
+    if grid.empty:
+        return print(f"{folder}: no results in table.csv, nothing to draw")
+    grid["place"] = grid.moments.where(grid.moments != "factors", "factors, " + grid.transport)
+    looks = {place: style(i + 1) for i, place in enumerate(grid.place.unique())}
+    panels = list(grid.groupby(["task", "frames", "rank"], sort=False))
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(max(8, 4.6 * columns), 4.4 * rows),
+                                squeeze=False, layout="constrained")
+    for ax in axes.flat[len(panels):]:
+        ax.set_axis_off()
+    for ax, ((task, frames, rank), part) in zip(axes.flat, panels):
+        intervals = sorted(part.refresh_every.unique())
+        ax.set(yscale="log", title=f"{task}: {frames}, rank {rank:g}", xlabel="refresh interval",
+               xlim=(-0.5, len(intervals) - 0.5))
+        most = 4 * part.loss.quantile(0.85)  # a curve beside its cliff may end anywhere
+        for number, (place, curve) in enumerate(part.groupby("place", sort=False)):
+            curve = curve.dropna(subset=["loss"]).copy()
+            for column in ("loss", "loss_high"):
+                curve[column] = curve[column].clip(upper=2 * most)
+            nudge = 0.5 * ((number + 0.5) / len(looks) - 0.5)  # so that intervals can be told apart
+            at = [intervals.index(k) + nudge for k in curve.refresh_every]
+            error = (curve.loss - curve.loss_low, curve.loss_high - curve.loss)
+            ax.errorbar(at, curve.loss, np.nan_to_num(np.abs(error)), capsize=3,
+                        **{**looks[place], "linestyle": ":"})
+            refused = part[(part.place == place) & (part.status == "refused")]
+            ax.plot([intervals.index(k) + nudge for k in refused.refresh_every],
+                    np.full(len(refused), 0.97), color=looks[place]["color"],
+                    transform=ax.get_xaxis_transform(), clip_on=False, **CROSS)
+        for (_, line), dash in zip(references[references.task == task].iterrows(), ("-", "--")):
+            ax.axhline(line.loss, color="black", linestyle=dash, linewidth=1.2)
+        ax.set_ylim(top=min(most, ax.get_ylim()[1]))
+        ax.set_xticks(range(len(intervals)), [f"{k:g}" for k in intervals])
+    for ax in axes[:, 0]:
+        ax.set_ylabel("final test loss")
+    black = {"color": "black", "linewidth": 1.2}
+    legend_below(figure, looks, Line2D([], [], label="full, adam", **black),
+                 Line2D([], [], label="full, sgd", linestyle="--", **black),
+                 Line2D([], [], label="refused: would diverge", color="#888888", **CROSS))
+    figure.suptitle("where the moments live, and what becomes of them: mean, 95 % interval",
+                    fontsize=16)
+    save(figure, folder / "moments.png")
+
+
+# stability: fitted exponents of second moments beside theory's
+
+
+def draw_stability(folder, options, metadata):
+    table = read_csv(folder / "table.csv", "start scaling optimizer phase direction dimension",
+                     "exponent low high theory").dropna()
+    if table.empty:
+        return print(f"{folder}: no exponents in table.csv, nothing to draw")
+    table["line"] = (table.start.map({"lora_ga": "LoRA-GA, "}).fillna("") + table.scaling + ", "
+                     + table.optimizer + ", " + table.phase)
+    lines = list(table.line.unique())
+    directions = list(table.direction.unique())
+    looks = {direction: style(i + 1) for i, direction in enumerate(directions)}
+    figure, axes = plt.subplots(1, 3, figsize=(16, 1.5 + 0.55 * len(lines)), sharey=True,
+                                layout="constrained")
+    for ax, dimension in zip(axes, "mnr"):
+        ax.axvline(0, color="black", linewidth=1)
+        for number, direction in enumerate(directions):
+            part = table[(table.dimension == dimension) & (table.direction == direction)]
+            at = [lines.index(line) + 0.3 * (number - 0.5) for line in part.line]
+            look = {**looks[direction], "linestyle": ""}
+            ax.plot(part.theory, at, **{**look, "markersize": 14, "fillstyle": "none"})
+            ax.errorbar(part.exponent, at, xerr=(part.exponent - part.low,
+                                                 part.high - part.exponent), capsize=4, **look)
+        ax.set(xlabel="exponent", title=f"growth with {dimension}")
+    axes[0].set_yticks(range(len(lines)), lines)
+    axes[0].invert_yaxis()
+    legend_below(figure, {name: {**look, "linestyle": ""} for name, look in looks.items()},
+                 Line2D([], [], label="theory", marker="o", linestyle="", color="#888888",
+                        fillstyle="none", markersize=14),
+                 Line2D([], [], label="0: stable", color="black", linewidth=1))
+    figure.suptitle("second moments of a LoRA adapter: fitted exponents, 95 % intervals",
+                    fontsize=16)
+    save(figure, folder / "stability.png")
+
+
 # Each experiment with the file that it is known by, how that one begins, and what draws it.
 DRAWINGS = [("unbiased", "table.csv", b"identity,family,side,", draw_unbiased),
             ("subspace", "layers.csv", b"method,", draw_subspace),
+            ("moments", "table.csv", b"task,frames,", draw_moments),
+            ("stability", "table.csv", b"start,scaling,", draw_stability),
             ("compare", "metrics.csv", b"", draw_compare)]
 
 
