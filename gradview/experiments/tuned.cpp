@@ -27,7 +27,7 @@ double last_validation(const Run& run, std::optional<double> Row::*column, doubl
 Tried tried(const TunedCurve& curve) {
   Tried out;
   for (const auto& [rate, score] : curve.scores) {
-    out[static_cast<int>(std::lround(kPerDecade * std::log10(rate)))] = score;
+    out[notch_of(rate)] = score;
   }
   return out;
 }
