@@ -67,7 +67,7 @@ check("and is printed", all(c["claim"] in done.stdout for c in claims))
 call(*BRIEF, "--out", "two", "--jobs", "3")
 check("any number of jobs gives the same bits", rows("two", "points.csv") == points)
 for flags, word in ((["--seeds", "1"], "--seeds"), (["--steps", "1"], "--steps"), (["--margin", "0"], "--margin"),
-                    (["--alfa", "2"], "did you mean '--alpha'"), (["--resume", "--out", "one"], "--resume")):
+                    (["--alfa", "2"], "did you mean 'alpha'"), (["--resume", "--out", "one"], "--resume")):
     bad = call(*flags, *([] if "--out" in flags else ["--out", "bad"]))
     check("refused: " + " ".join(flags), bad.returncode == 2 and word in bad.stderr, (bad.returncode, bad.stderr))
 print(f"{failures} failures")
