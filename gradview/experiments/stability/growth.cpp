@@ -74,7 +74,7 @@ std::string name(const Case& c) {
 }
 
 std::vector<Energies> run_trial(const Trial& trial, Sizes sizes, std::uint64_t seed) {
-  const auto [m, n, r] = sizes;
+  const std::size_t m = sizes.m, n = sizes.n, r = sizes.r;
   const auto draw = [&](const char* what, std::size_t rows, std::size_t width) {
     return normal({rows, width}, 1,
                   Stream(seed, Purpose::data, fmt::format("{} {} {} {}", what, m, n, r)));
