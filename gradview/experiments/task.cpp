@@ -3,12 +3,14 @@
 #include <stdexcept>
 
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/tasks/parallel.hpp"
 
 namespace gradview {
 namespace {
 
 std::vector<TaskKind>& registry() {
-  static std::vector<TaskKind> kinds{fashion_task(), teacher_task(), quadratic_task()};
+  static std::vector<TaskKind> kinds{fashion_task(), teacher_task(), quadratic_task(),
+                                     parallel_task()};
   return kinds;
 }
 
