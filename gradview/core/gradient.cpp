@@ -62,6 +62,20 @@ Matrix Gradient::materialize() const {
   return sum;
 }
 
+Matrix Gradient::input_squares() const {
+  Matrix sum = zeros({shape_.cols, shape_.cols});
+  each([](double, const Matrix&) {},
+       [&](double, const Matrix&, const Matrix& x) { add_matmul_tn(sum, 1, x, x); });
+  return sum;
+}
+
+std::size_t Gradient::tokens() const {
+  std::size_t count = 0;
+  each([](double, const Matrix&) {},
+       [&](double, const Matrix&, const Matrix& x) { count += x.shape()[0]; });
+  return count;
+}
+
 Matrix matmul_nt(const Gradient& g, const Matrix& v) {
   Matrix sum = zeros({g.shape_.rows, v.shape()[0]});
   g.each([&](double s, const Matrix& dense) { axpy(sum, s, matmul_nt(dense, v)); },

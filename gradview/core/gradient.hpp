@@ -33,6 +33,9 @@ class Gradient {
   bool finite() const;
 
   Matrix materialize() const;  // G itself, m x n: the one costly act, visible where it is done
+  // Of the factored terms: Σ xᵀx over their tokens (n x n), and how many tokens there are.
+  Matrix input_squares() const;
+  std::size_t tokens() const;
 
   friend Matrix matmul_nt(const Gradient& g, const Matrix& v);  // G vᵀ        v: r x n → m x r
   friend Matrix matmul_tn(const Matrix& u, const Gradient& g);  // uᵀ G        u: m x r → r x n

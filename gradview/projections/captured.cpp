@@ -1,5 +1,6 @@
 #include "gradview/projections/captured.hpp"
 
+#include <cmath>
 #include <limits>
 
 namespace gradview {
@@ -17,23 +18,29 @@ void add(Factors& y, double s, const Factors& x) {
 
 }  // namespace
 
-double captured_energy(const Projector& projector, const Gradient& g, const Matrix& w) {
-  const double energy = squared_norm(g);
+double captured_energy(const Projector& projector, const Gradient& g, const Matrix& w,
+                       const Matrix* sigma) {
+  const Gradient weighted = sigma ? Gradient::dense(matmul(g.materialize(), *sigma)) : g;
+  const double energy = sigma ? dot(g, weighted.materialize()) : squared_norm(g);
   if (!(energy > 0)) return std::numeric_limits<double>::quiet_NaN();
-  const Factors right = projector.project(g, w);  // JᵀG
-  Factors residual = right;
+  Factors residual = projector.project(weighted, w);  // JᵀG Σ
   Factors direction = residual;
-  double captured = 0;  // ⟨u, JᵀG⟩ = ‖J u‖² at the solution
+  double captured = 0;  // ⟨u, JᵀG Σ⟩, the energy of J u at the solution
   double squares = inner(residual, residual);
   const double enough = 1e-14 * squares;
-  for (int iteration = 0; iteration < 200 && squares > enough; ++iteration) {
+  const int most = sigma ? 3000 : 200;  // Σ may be far from round
+  int idle = 0;                         // steps in a row that captured nothing to speak of
+  for (int iteration = 0; iteration < most && squares > enough && idle < 30; ++iteration) {
     Matrix lifted = zeros(shape_of(w));
     projector.unproject(direction, lifted);
-    const double curvature = squared_norm(lifted);
+    Matrix image = sigma ? matmul(lifted, *sigma) : lifted;
+    const double curvature = dot(lifted, image);
     if (!(curvature > 0)) break;
     const double length = squares / curvature;
-    captured += length * inner(direction, right);
-    add(residual, -length, projector.project(Gradient::dense(std::move(lifted)), w));
+    const double gained = length * squares;
+    captured += gained;
+    idle = std::abs(gained) < 1e-13 * captured ? idle + 1 : 0;
+    add(residual, -length, projector.project(Gradient::dense(std::move(image)), w));
     const double next = inner(residual, residual);
     if (!(next < 1e6 * squares)) break;
     for (Matrix& factor : direction) scale(factor, next / squares);
