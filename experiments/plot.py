@@ -546,12 +546,110 @@ def draw_allocation(folder, options, metadata):
     save(figure, folder / "allocation.png")
 
 
+# expressivity: captured energy against numbers trained, a panel per change
+
+
+def draw_expressivity(folder, options, metadata):
+    table = read_csv(folder / "table.csv", "target norm method way",
+                     "seed numbers captured least closed_form")
+    table = table.dropna(subset=["numbers", "captured"])
+    if table.empty:
+        return print(f"{folder}: no fit in table.csv, nothing to draw")
+    methods = in_order(options.get("projector"), table.method.unique())
+    looks = {method: style(i + 1) for i, method in enumerate(methods)}
+    panels = list(table.groupby(["target", "norm"], sort=False))
+    columns = min(4, len(panels))
+    height = -(-len(panels) // columns)
+    figure, axes = plt.subplots(height, columns, figsize=(max(9, 5 * columns), 4.3 * height),
+                                sharey=True, squeeze=False, layout="constrained")
+    for ax in axes.flat[len(panels):]:
+        ax.set_visible(False)
+    for ax, ((target, norm), rows) in zip(axes.flat, panels):
+        named = target if norm == "plain" else f"{target}, weighted by {norm}"
+        ax.set(xscale="log", title=named, ylim=(-3, 104))
+        if ax in axes[:, 0]:
+            ax.set_ylabel("captured energy, %")
+        for method, fits in rows.groupby("method", sort=False):
+            seeds = 100 * fits.groupby("numbers")[["captured", "least", "closed_form"]].mean()
+            span = 100 * fits.groupby("numbers").captured.agg(["min", "max"])
+            look = looks[method]
+            ax.fill_between(span.index, span["min"], span["max"], color=look["color"], alpha=0.18,
+                            linewidth=0)
+            ax.plot(seeds.index, seeds.captured, **look)
+            if (fits.way == "search").any():
+                ax.vlines(seeds.index, seeds.least, seeds.captured, color=look["color"],
+                          linewidth=1)
+            ax.plot(seeds.index, seeds.closed_form, linestyle="", marker="o", markersize=13,
+                    fillstyle="none", color=look["color"])
+        ticks = sorted(rows[rows.method == rows.method.iloc[0]].numbers.unique())
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=12)
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    figure.supxlabel("numbers trained", fontsize=15)
+    figure.suptitle("how much of a change a method can express: mean (band: range) over "
+                    f"{table.seed.nunique()} seeds", fontsize=17)
+    grey = {"color": "#888888"}
+    legend_below(figure, looks,
+                 Line2D([], [], label="closed form", marker="o", ls="", markersize=13,
+                        fillstyle="none", **grey),
+                 Line2D([], [], label="worst start of a search", marker="|", ls="", markersize=14,
+                        **grey))
+    save(figure, folder / "expressivity.png")
+
+
+# intrinsic: performance against the number of trained directions
+
+
+def draw_intrinsic(folder, options, metadata):
+    table = read_csv(folder / "table.csv", "method seed",
+                     "directions share accuracy accuracy_ratio gain_ratio")
+    crossings = read_csv(folder / "crossings.csv", "method measure",
+                         "part directions directions_low directions_high")
+    seeds = table[(table.seed != "all") & ~table.method.isin(["start", "full"])]
+    if seeds.empty:
+        return print(f"{folder}: no run in table.csv, nothing to draw")
+    methods = in_order(options.get("projector"), seeds.method.unique())
+    looks = {method: style(i + 1) for i, method in enumerate(methods)}
+    full = table[table.method == "full"].directions.max()
+    start = table[table.method == "start"].accuracy_ratio.mean()
+    figure, axes = plt.subplots(1, 2, figsize=(15, 6), layout="constrained")
+    for ax, measure, zero in zip(axes, ("accuracy", "gain"), (start, 0)):
+        ax.set(xscale="log", xlabel="trained directions", ylabel=f"{measure} / full's, %",
+               title="accuracy, as Li et al. define d90" if measure == "accuracy"
+               else "gain over the start")
+        found = crossings[crossings.measure == measure]
+        part = 100 * found.part.iloc[0]
+        ax.axhline(part, color="#888888", linewidth=1)
+        ax.axhline(100 * zero, color="#888888", linewidth=1, linestyle=":")
+        for height, method in enumerate(methods):
+            runs = 100 * seeds[seeds.method == method].groupby("directions")[f"{measure}_ratio"].agg(
+                ["mean", "min", "max"])
+            look = looks[method]
+            ax.fill_between(runs.index, runs["min"], runs["max"], color=look["color"], alpha=0.18,
+                            linewidth=0)
+            ax.plot(runs["mean"], **look)
+            for _, row in found[found.method == method].dropna().iterrows():
+                level = 100 * zero + (2 + 2.2 * height) * (part - 100 * zero) / 100
+                ax.plot([row.directions_low, row.directions_high], [level, level],
+                        color=look["color"], linewidth=3)
+                ax.plot(row.directions, level, **{**look, "linestyle": ""}, markersize=9)
+        top = ax.secondary_xaxis("top", functions=(lambda d: 100 * d / full, lambda p: p * full / 100))
+        top.set_xlabel("share of all parameters, %")
+        top.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    figure.suptitle(f"mean and range of {seeds.seed.nunique()} seeds; at the bottom where {part:g} % "
+                    "is reached, with its 95 % interval", fontsize=16)
+    grey = {"color": "#888888"}
+    legend_below(figure, looks, Line2D([], [], label="the start", ls=":", **grey))
+    save(figure, folder / "intrinsic.png")
+
+
 # Each experiment with the file that it is known by, how that one begins, and what draws it.
 DRAWINGS = [("unbiased", "table.csv", b"identity,family,side,", draw_unbiased),
             ("subspace", "layers.csv", b"method,", draw_subspace),
             ("moments", "table.csv", b"task,frames,", draw_moments),
             ("stability", "table.csv", b"start,scaling,", draw_stability),
             ("allocation", "layers.csv", b"method,", draw_allocation),
+            ("expressivity", "table.csv", b"target,norm,", draw_expressivity),
+            ("intrinsic", "table.csv", b"method,rank,", draw_intrinsic),
             ("compare", "metrics.csv", b"", draw_compare)]
 
 
