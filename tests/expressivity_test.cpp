@@ -75,6 +75,47 @@ TEST(Expressivity, SearchFindsWhatSingularValuesSay) {
   }
 }
 
+// Van Loan, Pitsianis: the nearest Kronecker product is the first singular pair of the rearranged
+// matrix, whose rows are the blocks.
+TEST(Expressivity, SearchFindsTheNearestKroneckerProduct) {
+  const Matrix d = draw({12, 9}, "d");
+  Matrix blocks = zeros({9, 12});  // of 4 x 3, for a left factor of 3 x 3
+  for (std::size_t i = 0; i < 12; ++i) {
+    for (std::size_t j = 0; j < 9; ++j) blocks(i / 4 * 3 + j / 3, i % 4 * 3 + j % 3) = d(i, j);
+  }
+  const double first = svd(blocks).singular[0];
+  const Fit found =
+      fit(parse_spec("lokr:rank=1,factor=3,decompose=none"), make_goal(d), {.tolerance = 1e-10});
+  EXPECT_NEAR(found.captured, first * first / squared_norm(d), 1e-6);
+}
+
+TEST(Expressivity, SearchFindsAllOfWhatTheMethodItselfMade) {
+  for (const char* text : {"loha:rank=2", "lokr:factor=3,decompose=none,rank=1", "vera:rank=20"}) {
+    const Spec spec = parse_spec(text);
+    const Matrix start = zeros({12, 9});
+    const auto made = make_projector(spec, Site{.name = "w", .weight = start, .seed = 5});
+    Factors theta;
+    for (const Matrix& factor : made->factors()) {
+      theta.push_back(normal(shape_of(factor), 1, Stream(theta.size(), Purpose::test, "theta")));
+    }
+    Matrix d = start;
+    for (std::size_t i = 0; i < 12; ++i) {
+      for (std::size_t j = 0; j < 9; ++j)
+        d(i, j) = static_cast<Real>(made->entry(theta, start, i, j));
+    }
+    const Fit found =
+        fit(spec, make_goal(d), {.seed = 5, .restarts = 8, .iterations = 3000, .tolerance = 1e-10});
+    EXPECT_NEAR(found.captured, 1, 1e-6) << text;
+  }
+}
+
+TEST(Expressivity, CountsWithoutARankAreReachedByCuttingInBlocks) {
+  const auto lokr = sized_for(parse_spec("lokr:rank=1,decompose=none"), {12, 9}, 30);
+  ASSERT_TRUE(lokr);
+  EXPECT_EQ(lokr->numbers, 21U);  // 3 x 3 and 4 x 3; uncut 109
+  EXPECT_EQ(*lokr->spec.find("factor"), "3");
+}
+
 TEST(Expressivity, RankIsTheLargestWithinTheBudget) {
   const Shape shape{14, 11};
   const auto lora = sized_for(parse_spec("lora"), shape, 79);

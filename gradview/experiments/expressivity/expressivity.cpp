@@ -30,7 +30,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Settings {
-  std::vector<std::string> projectors{"additive", "lora"};
+  std::vector<std::string> projectors{"additive", "lora", "loha", "lokr:rank=1,decompose=none",
+                                      "vera"};
   std::vector<std::string> budget_words{"1", "2", "4", "8"};
   std::vector<std::size_t> budgets;
   std::string task = "fashion", matrices = "fc2";
@@ -108,7 +109,8 @@ struct Line {  // of the table
 std::vector<Wanted> trained(const Settings& s, const TaskFamily& family, Progress& progress) {
   const std::regex chosen(s.matrices);
   std::vector<std::string> names;
-  for (const auto& [name, value] : family.make(1)->start()) {
+  const std::shared_ptr<const Task> first = family.make(1);
+  for (const auto& [name, value] : first->start()) {
     if (value.shape()[0] > 1) names.push_back(name);
   }
   if (std::none_of(names.begin(), names.end(),
