@@ -35,7 +35,7 @@ struct Settings {
   std::vector<std::string> budget_words{"1", "2", "4", "8"};
   std::vector<std::size_t> budgets;
   std::string task = "fashion", matrices = "fc2";
-  std::size_t rows = 64, cols = 48, seeds = 5, restarts = 4, iterations = 500;
+  std::size_t rows = 64, cols = 48, seeds = 5, restarts = 2, iterations = 250;
   std::size_t jobs = 1, threads = 1;
   FineTuneSettings training;
   TaskContext context;
