@@ -110,6 +110,8 @@ const Method& find_projector(const std::string& name) {
                               did_you_mean(name, names));
 }
 
+void check_projector(const Spec& spec) { find_projector(spec.name).check(spec); }
+
 std::unique_ptr<Projector> make_projector(const Spec& spec, const Site& site) {
   return find_projector(spec.name).make(spec, site);
 }

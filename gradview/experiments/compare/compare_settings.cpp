@@ -147,16 +147,15 @@ void CompareSettings::finish(const Flags& flags) {
   const std::vector<std::string> specs = all_alternatives(projectors);
   require_distinct("--projector", specs);
   require_distinct("--optimizer", optimizers);
-  const Matrix weight = zeros({2, 2});
   for (const std::string& projector : specs) {
-    make_projector(parse_spec(projector), Site{"", weight});
+    check_projector(parse_spec(projector));
   }
   for (const std::string& optimizer : optimizers) make_optimizer_spec(parse_spec(optimizer));
   training.overrides = read_overrides(overrides, projectors);
   if (trials) require_enough(*trials, projectors);
   for (const std::string& projector : specs) {
     for (const Override& each : adaptation_of(projector, training).overrides) {
-      make_projector(with_options(parse_spec(projector), each.options), Site{"", weight});
+      check_projector(with_options(parse_spec(projector), each.options));
     }
   }
   if (contrasts.size() % 2 != 0)

@@ -80,7 +80,6 @@ struct Settings {
       throw std::invalid_argument("--ranks names a rank twice");
     }
     std::set<std::string> seen;
-    const Matrix weight = zeros({2, 2});
     for (const std::string& text : projectors) {
       if (!seen.insert(text).second) {
         throw std::invalid_argument("--projector names '" + text + "' twice");
@@ -93,7 +92,7 @@ struct Settings {
       if (asked_rank(spec) == 0) {
         throw std::invalid_argument("--projector '" + text + "' has no rank to sweep");
       }
-      make_projector(with_rank(text, 1), Site{"", weight});
+      check_projector(with_rank(text, 1));
     }
     make_optimizer_spec(parse_spec(optimizer));
     require_schedule_fits(training.schedule, training.steps);

@@ -65,9 +65,14 @@ class Keep {
   std::optional<double> per_entry_;
 };
 
-bool moments_on_weight(const Spec& spec) {  // a property of the method, not of the matrix
+// A property of the method and its interval, asked of the smallest matrix that will do.
+bool moments_on_weight(const Spec& spec) {
+  check_projector(spec);
+  Spec small{spec.name, {}};
+  const std::string* every = spec.find("refresh_every");
+  if (every) small.options.emplace_back("refresh_every", *every);
   const Matrix w = zeros({16, 16});
-  return make_projector(spec, Site{.name = "w", .weight = w})->moments_on_weight();
+  return make_projector(small, Site{.name = "w", .weight = w})->moments_on_weight();
 }
 
 bool has_rank(const std::string& method) {

@@ -63,9 +63,8 @@ void ReplaySettings::finish() const {
   require(!optimizer.empty(), "--optimizer SPEC");
   require(lr.has_value(), "--lr X");
   require(!out.empty(), "--out FILE");
-  const Matrix weight = zeros({2, 2});
   for (auto p = projectors.begin(); p != projectors.end(); ++p) {
-    make_projector(parse_spec(*p), Site{"", weight});
+    check_projector(parse_spec(*p));
     if (std::find(projectors.begin(), p, *p) != p) {
       throw std::invalid_argument("--projector names '" + *p + "' twice");
     }
