@@ -14,6 +14,10 @@ for file in share/gradview/record_gradients.py share/gradview/plot.py; do
   [ "${file##*/}" != plot.py ] || folder=experiments
   [ ! -e "$GRADVIEW_SOURCE/$folder/${file##*/}" ] || [ -e "$work/prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
+if [ -e "$work/prefix/share/gradview/plot.py" ] && [ ! -e "$work/prefix/share/gradview/plots/common.py" ]; then
+  echo "plot.py is installed without what it draws with"
+  exit 1
+fi
 if grep -rlE "$GRADVIEW_SOURCE|$GRADVIEW_BUILD" "$work"/prefix/lib*/cmake; then
   echo "the installed package names folders of the machine it was built on"
   exit 1
