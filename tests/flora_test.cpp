@@ -116,7 +116,8 @@ TEST(Flora, GathersMomentumAtALearningRateOfZero) {
 // E‖(m A) A′ᵀ‖² = (n + r + 1)/r ‖m‖² for m = G Aᵀ, over both frames; orthonormal rows never add.
 TEST(Flora, EachTransferMultipliesTheEnergyByTheKnownFactor) {
   constexpr int kDraws = 32000;
-  for (const auto& [n, r] : {std::pair<std::size_t, std::size_t>{9, 3}, {6, 2}, {5, 4}}) {
+  for (const Shape shape : {Shape{3, 9}, Shape{2, 6}, Shape{4, 5}}) {  // of the frame, r x n
+    const std::size_t r = shape.rows, n = shape.cols;
     const Matrix g = draw({4, n}, 3);
     double before = 0, sum = 0, squares = 0, orthonormal = 0;
     const double expected = static_cast<double>(n + r + 1) / static_cast<double>(r);
