@@ -2,6 +2,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from plots.common import CROSS, read_csv, style, legend_below, save
 
@@ -21,7 +22,7 @@ def draw(folder, options, metadata):
     figure, axes = plt.subplots(rows, columns, figsize=(max(8, 4.6 * columns), 4.4 * rows),
                                 squeeze=False, layout="constrained")
     for ax in axes.flat[len(panels):]:
-        ax.set_axis_off()
+        ax.remove()
     for ax, ((task, frames, rank), part) in zip(axes.flat, panels):
         intervals = sorted(part.refresh_every.unique())
         ax.set(yscale="log", title=f"{task}: {frames}, rank {rank:g}", xlabel="refresh interval",
@@ -37,6 +38,8 @@ def draw(folder, options, metadata):
             ax.errorbar(at, curve.loss, np.nan_to_num(np.abs(error)), capsize=3,
                         **{**looks[place], "linestyle": ":"})
             refused = part[(part.place == place) & (part.status == "refused")]
+            if refused.empty:  # an empty line that is not clipped would reach to the figure's corner
+                continue
             ax.plot([intervals.index(k) + nudge for k in refused.refresh_every],
                     np.full(len(refused), 0.97), color=looks[place]["color"],
                     transform=ax.get_xaxis_transform(), clip_on=False, **CROSS)
@@ -44,6 +47,8 @@ def draw(folder, options, metadata):
             ax.axhline(line.loss, color="black", linestyle=dash, linewidth=1.2)
         ax.set_ylim(top=min(most, ax.get_ylim()[1]))
         ax.set_xticks(range(len(intervals)), [f"{k:g}" for k in intervals])
+        ax.yaxis.set_minor_formatter(NullFormatter() if ax.get_ylim()[1] > 10 * ax.get_ylim()[0]
+                                     else StrMethodFormatter("{x:g}"))
     for ax in axes[:, 0]:
         ax.set_ylabel("final test loss")
     black = {"color": "black", "linewidth": 1.2}
