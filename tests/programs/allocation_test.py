@@ -5,18 +5,11 @@
 import csv
 import os
 import subprocess
-import sys
 import tempfile
 
-BIN = os.path.abspath(sys.argv[1])
+from harness import BIN, check, end
+
 WORK = tempfile.mkdtemp(prefix="gradview-allocation-")
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
 
 
 def call(*arguments):
@@ -87,5 +80,4 @@ bad(2, "did you mean", "--task", "parallel:neady=2")
 bad(2, "--eval-every", "--steps", "5", "--eval-every", "6")
 bad(2, "--lr", "--lr", "0")
 bad(2, "no optimizer", "--optimizer", "adamm")
-print(f"{failures} failed" if failures else "all as expected")
-sys.exit(failures > 0)
+end()

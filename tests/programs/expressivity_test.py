@@ -6,20 +6,13 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import tempfile
 
-BIN = os.path.abspath(sys.argv[1])
+from harness import BIN, check, end
+
 WORK = tempfile.mkdtemp(prefix="gradview-expressivity-")
 SMALL = ["--rows", "16", "--cols", "12", "--seeds", "5", "--restarts", "2", "--iterations", "200", "--budgets", "1", "2", "4"]
 TEACHER = ["--task", "teacher:rows=12,cols=9,planted=2", "--matrices", ".", "--steps", "300", "--lr", "0.02"]
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
 
 
 def call(*flags):
@@ -93,5 +86,4 @@ def refused():
 
 for part in (results, refused):
     part()
-print(f"{failures} failed" if failures else "all as expected")
-sys.exit(failures > 0)
+end()

@@ -5,22 +5,15 @@
 import csv
 import os
 import subprocess
-import sys
 import tempfile
 
-BIN = os.path.abspath(sys.argv[1])
+from harness import BIN, check, end
+
 WORK = tempfile.mkdtemp(prefix="gradview-intrinsic-")
 # On a teacher of rank 1 a frozen right frame of r rows can follow the share r/n of the change, LoRA of rank 1 all of it.
 TEACHER = ["--task", "teacher:rows=12,cols=8,planted=1", "--steps", "200", "--batch-size", "32", "--seeds", "4", "--lr", "0.02,0.1"]
 RIGHT = "random:family=haar,refresh_every=0,sides=right"
 SWEEP = [*TEACHER, "--ranks", "1", "4", "8", "--projector", RIGHT, "lora"]
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
 
 
 def call(*flags):
@@ -73,5 +66,4 @@ def refused():
 
 for part in (results, refused):
     part()
-print(f"{failures} failed" if failures else "all as expected")
-sys.exit(failures > 0)
+end()

@@ -4,16 +4,8 @@
 """
 import os
 import subprocess
-import sys
 
-BIN = os.path.abspath(sys.argv[1])
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
+from harness import BIN, check, end
 
 
 def call(*arguments):
@@ -32,4 +24,4 @@ for arguments, words in [(["--projector", "lorra"], "did you mean 'lora'"), (["-
                          (["--jobs", "0"], "--jobs")]:
     code, out, error = call(*arguments)
     check(f"{' '.join(arguments)} is refused", code == 2 and words in error and len(error.splitlines()) <= 3, (code, error))
-sys.exit(1 if failures else 0)
+end()

@@ -7,18 +7,11 @@ import json
 import math
 import os
 import subprocess
-import sys
 import tempfile
 
-BIN = os.path.abspath(sys.argv[1])
+from harness import BIN, check, end
+
 WORK = tempfile.mkdtemp(prefix="gradview-moments-")
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
 
 
 def call(*flags):
@@ -71,5 +64,4 @@ for flags, word in ((["--frames", "haarr"], "did you mean 'haar'"), (["--rank", 
     check("refused: " + " ".join(flags),
           bad.returncode == 2 and word in bad.stderr and bad.stderr.count("\n") <= 3, (bad.returncode, bad.stderr))
 check("and leaves no folder", not os.path.exists(os.path.join(WORK, "bad")))
-print(f"{failures} failures")
-sys.exit(failures > 0)
+end()

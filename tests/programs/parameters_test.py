@@ -6,18 +6,11 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import tempfile
 
-BIN = os.path.abspath(sys.argv[1])
+from harness import BIN, check, end
+
 WORK = tempfile.mkdtemp(prefix="gradview-parameters-")
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
 
 
 def call(*arguments):
@@ -92,4 +85,4 @@ for change, words in [("{", "is not JSON"), ("[]", "expected a JSON object"), ({
     with_config(change)
     code, out, error = call("--model", path)
     check(f"config.json {change}", code == 3 and words in error and len(error.splitlines()) <= 3, (code, error))
-sys.exit(1 if failures else 0)
+end()

@@ -6,18 +6,11 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import tempfile
 
-BIN = os.path.abspath(sys.argv[1])
+from harness import BIN, check, end
+
 WORK = tempfile.mkdtemp(prefix="gradview-stability-")
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
 
 
 def call(*flags):
@@ -70,5 +63,4 @@ for flags, word in ((["--seeds", "1"], "--seeds"), (["--steps", "1"], "--steps")
                     (["--alfa", "2"], "did you mean 'alpha'"), (["--resume", "--out", "one"], "--resume")):
     bad = call(*flags, *([] if "--out" in flags else ["--out", "bad"]))
     check("refused: " + " ".join(flags), bad.returncode == 2 and word in bad.stderr, (bad.returncode, bad.stderr))
-print(f"{failures} failures")
-sys.exit(failures > 0)
+end()

@@ -5,18 +5,11 @@
 import csv
 import os
 import subprocess
-import sys
 import tempfile
 
-BIN = os.path.abspath(sys.argv[1])
+from harness import BIN, check, end
+
 WORK = tempfile.mkdtemp(prefix="gradview-subspace-")
-failures = 0
-
-
-def check(what, holds, detail=""):
-    global failures
-    failures += not holds
-    print(("ok    " if holds else "FAILED") + "  " + what + ("" if holds else f"  {detail}"), flush=True)
 
 
 def call(*arguments):
@@ -68,4 +61,4 @@ for arguments, code, words in [(["--low", "lora:rank=3"], 2, "not among the proj
 for arguments, words in [(["--directions", "0"], "[1, "), (["--lr", "0"], "--lr"), (["--seeds", "0"], "[1, ")]:
     got, out, error = call(*arguments)
     check(f"{' '.join(arguments)} is refused", got == 2 and words in error and not out, (got, error))
-sys.exit(1 if failures else 0)
+end()
