@@ -76,41 +76,50 @@ std::size_t Gradient::tokens() const {
   return count;
 }
 
-Matrix matmul_nt(const Gradient& g, const Matrix& v) {
-  Matrix sum = zeros({g.shape_.rows, v.shape()[0]});
-  g.each([&](double s, const Matrix& dense) { axpy(sum, s, matmul_nt(dense, v)); },
-         [&](double s, const Matrix& delta, const Matrix& x) {
-           add_matmul_tn(sum, s, delta, matmul_nt(x, v));  // δᵀ (x vᵀ)
-         });
+Matrix Gradient::materialize_rows(std::size_t first, std::size_t count) const {
+  Matrix sum = zeros({count, shape_.cols});
+  each([&](double s, const Matrix& g) { axpy(sum, s, rows(g, first, count)); },
+       [&](double s, const Matrix& delta, const Matrix& x) {
+         add_matmul_tn(sum, s, columns(delta, first, count), x);
+       });
   return sum;
 }
 
-Matrix matmul_tn(const Matrix& u, const Gradient& g) {
-  Matrix sum = zeros({u.shape()[1], g.shape_.cols});
-  g.each([&](double s, const Matrix& dense) { add_matmul_tn(sum, s, u, dense); },
-         [&](double s, const Matrix& delta, const Matrix& x) {
-           add_matmul_tn(sum, s, matmul(delta, u), x);  // (δ u)ᵀ x
-         });
+Sides Gradient::sides(const Matrix* u, const Matrix* v) const {
+  Sides sum{v ? zeros({shape_.rows, v->shape()[0]}) : Matrix(),
+            u ? zeros({u->shape()[1], shape_.cols}) : Matrix()};
+  each([&](double s, const Matrix& dense) { add_sides(sum, s, dense, u, v); },
+       [&](double s, const Matrix& delta, const Matrix& x) {
+         add_outer_sides(sum, s, delta, x, u, v);
+       });
   return sum;
 }
 
-Matrix fold_columns(const Gradient& g, std::size_t r) {
-  Matrix sum = zeros({g.shape_.rows, r});
-  g.each([&](double s, const Matrix& dense) { axpy(sum, s, fold_columns(dense, r)); },
-         [&](double s, const Matrix& delta, const Matrix& x) {
-           add_matmul_tn(sum, s, delta, fold_columns(x, r));  // δᵀ (x Jᵀ)
-         });
+Matrix matmul_nt(const Gradient& g, const Matrix& v) { return g.sides(nullptr, &v).right; }
+Matrix matmul_tn(const Matrix& u, const Gradient& g) { return g.sides(&u, nullptr).left; }
+Sides sides(const Gradient& g, const Matrix& u, const Matrix& v) { return g.sides(&u, &v); }
+
+Sides Gradient::folds(std::size_t r, bool columns, bool rows) const {
+  Sides sum{zeros({columns ? shape_.rows : 0, r}), zeros({r, rows ? shape_.cols : 0})};
+  const auto on_dense = [&](double s, const Matrix& dense) {
+    if (columns && rows) {
+      const Sides more = folded(dense, r);
+      axpy(sum.right, s, more.right);
+      axpy(sum.left, s, more.left);
+    } else {
+      if (columns) axpy(sum.right, s, fold_columns(dense, r));
+      if (rows) axpy(sum.left, s, fold_rows(dense, r));
+    }
+  };
+  each(on_dense, [&](double s, const Matrix& delta, const Matrix& x) {
+    add_outer_folds(sum, s, delta, x, r);
+  });
   return sum;
 }
 
-Matrix fold_rows(const Gradient& g, std::size_t r) {
-  Matrix sum = zeros({r, g.shape_.cols});
-  g.each([&](double s, const Matrix& dense) { axpy(sum, s, fold_rows(dense, r)); },
-         [&](double s, const Matrix& delta, const Matrix& x) {
-           add_matmul_tn(sum, s, fold_columns(delta, r), x);  // (δ Jᵀ)ᵀ x
-         });
-  return sum;
-}
+Sides folded(const Gradient& g, std::size_t r) { return g.folds(r, true, true); }
+Matrix fold_columns(const Gradient& g, std::size_t r) { return g.folds(r, true, false).right; }
+Matrix fold_rows(const Gradient& g, std::size_t r) { return g.folds(r, false, true).left; }
 
 double dot(const Gradient& g, const Matrix& w) {
   double sum = 0;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "gradview/core/matrix.hpp"
+#include "gradview/core/thin.hpp"
 
 namespace gradview {
 
@@ -33,18 +34,20 @@ class Gradient {
   bool finite() const;
 
   Matrix materialize() const;  // G itself, m x n: the one costly act, visible where it is done
+  Matrix materialize_rows(std::size_t first, std::size_t count) const;  // a tile of it: count x n
   // Of the factored terms: Σ xᵀx over their tokens (n x n), and how many tokens there are.
   Matrix input_squares() const;
   std::size_t tokens() const;
 
   friend Matrix matmul_nt(const Gradient& g, const Matrix& v);  // G vᵀ        v: r x n → m x r
   friend Matrix matmul_tn(const Matrix& u, const Gradient& g);  // uᵀ G        u: m x r → r x n
-  friend Matrix fold_columns(const Gradient& g,
-                             std::size_t r);  // G J_nᵀ      → m x r; r = 1: row sums
-  friend Matrix fold_rows(const Gradient& g,
-                          std::size_t r);  // J_m G       → r x n; r = 1: column sums
-  friend double dot(const Gradient& g, const Matrix& w);       // ⟨G, w⟩
-  friend Matrix row_dots(const Gradient& g, const Matrix& w);  // ⟨G_i, w_i⟩   → m x 1
+  // Both at once, in one pass over what there is: (G vᵀ, uᵀ G); and by strides: (G J_nᵀ, J_m G).
+  friend Sides sides(const Gradient& g, const Matrix& u, const Matrix& v);
+  friend Sides folded(const Gradient& g, std::size_t r);
+  friend Matrix fold_columns(const Gradient& g, std::size_t r);  // the first; r = 1: row sums
+  friend Matrix fold_rows(const Gradient& g, std::size_t r);     // the second; r = 1: column sums
+  friend double dot(const Gradient& g, const Matrix& w);         // ⟨G, w⟩
+  friend Matrix row_dots(const Gradient& g, const Matrix& w);    // ⟨G_i, w_i⟩   → m x 1
   // Of the blocks G_ij that a Kronecker product c ⊗ b has; see linalg.hpp.
   friend Matrix block_dots(const Gradient& g, const Matrix& b);  // ⟨G_ij, b⟩
   friend Matrix block_sum(const Gradient& g, const Matrix& c);   // Σ_ij c_ij G_ij
@@ -62,6 +65,8 @@ class Gradient {
     std::variant<Dense, Outer> value;
   };
   Gradient(Shape shape, Term term) : shape_(shape), terms_{std::move(term)} {}
+  Sides sides(const Matrix* u, const Matrix* v) const;
+  Sides folds(std::size_t r, bool columns, bool rows) const;
   template <class OnDense, class OnOuter>
   void each(const OnDense& on_dense, const OnOuter& on_outer) const;
 
@@ -73,6 +78,8 @@ class Gradient {
 // first.
 Matrix matmul_nt(const Gradient& g, const Matrix& v);
 Matrix matmul_tn(const Matrix& u, const Gradient& g);
+Sides sides(const Gradient& g, const Matrix& u, const Matrix& v);
+Sides folded(const Gradient& g, std::size_t r);
 Matrix fold_columns(const Gradient& g, std::size_t r);
 Matrix fold_rows(const Gradient& g, std::size_t r);
 double dot(const Gradient& g, const Matrix& w);

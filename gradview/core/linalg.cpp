@@ -19,7 +19,7 @@ char* openblas_get_config(void) __attribute__((weak));
 namespace gradview {
 namespace {
 
-// BLAS itself runs on one thread: parallelism is over runs, or over the row blocks below.
+// BLAS itself runs on one thread: parallelism is over runs, or over the pieces below.
 const bool kSingleThreadedBlas = [] {
   if (openblas_set_num_threads) openblas_set_num_threads(1);
   return true;
@@ -34,11 +34,18 @@ struct Operand {
   }
 };
 
-// Rows of C are computed in blocks of a fixed size, so that the bits do not depend on the number of
-// threads.
-constexpr std::size_t kBlockRows = 512;
-constexpr std::size_t kSmallestSplit = std::size_t{1}
-                                       << 24;  // multiply-adds below which one call is best
+// C is computed in pieces of its rows or its columns, whichever are more: BLAS packs both operands of
+// every call, so that pieces should be large. Their number depends on the shape alone, so that the
+// bits do not depend on the number of threads; it is even, so that two threads share it.
+constexpr std::size_t kSmallestSplit = std::size_t{1} << 22;  // multiply-adds; fewer in one call
+constexpr std::size_t kSmallestPiece = 256;
+constexpr std::size_t kMostPieces = 8;
+
+std::size_t pieces(std::size_t size) {
+  std::size_t count = 1;
+  while (count < kMostPieces && size >= 2 * count * kSmallestPiece) count *= 2;
+  return count;
+}
 
 void gemm(const char* who, double alpha, Operand a, Operand b, double beta, Matrix& c) {
   const std::size_t m = a.shape().rows;
@@ -56,22 +63,26 @@ void gemm(const char* who, double alpha, Operand a, Operand b, double beta, Matr
   }
   const auto lda = a.matrix.shape()[1];
   const auto ldb = b.matrix.shape()[1];
-  const auto block = [&](std::size_t begin, std::size_t end) {
-    const Real* a_block = a.matrix.data() + (a.transposed ? begin : begin * lda);
-    const auto ta = a.transposed ? CblasTrans : CblasNoTrans;
-    const auto tb = b.transposed ? CblasTrans : CblasNoTrans;
-    const auto rows = static_cast<int>(end - begin);
+  const auto ta = a.transposed ? CblasTrans : CblasNoTrans;
+  const auto tb = b.transposed ? CblasTrans : CblasNoTrans;
+  const auto piece = [&](std::size_t row, std::size_t col, std::size_t row_count,
+                         std::size_t col_count) {
 #ifdef GRADVIEW_DOUBLE
     cblas_dgemm(
 #else
     cblas_sgemm(
 #endif
-        CblasRowMajor, ta, tb, rows, static_cast<int>(n), static_cast<int>(k),
-        static_cast<Real>(alpha), a_block, static_cast<int>(lda), b.matrix.data(),
-        static_cast<int>(ldb), static_cast<Real>(beta), c.data() + begin * n, static_cast<int>(n));
+        CblasRowMajor, ta, tb, static_cast<int>(row_count), static_cast<int>(col_count),
+        static_cast<int>(k), static_cast<Real>(alpha),
+        a.matrix.data() + (a.transposed ? row : row * lda), static_cast<int>(lda),
+        b.matrix.data() + (b.transposed ? col * ldb : col), static_cast<int>(ldb),
+        static_cast<Real>(beta), c.data() + row * n + col, static_cast<int>(n));
   };
-  if (m <= kBlockRows || m * n * k < kSmallestSplit) return block(0, m);
-  parallel_blocks(m, kBlockRows, block);
+  const std::size_t count = m * n * k < kSmallestSplit ? 1 : pieces(std::max(m, n));
+  const std::size_t longest = (std::max(m, n) + count - 1) / count;
+  parallel_blocks(std::max(m, n), longest, [&](std::size_t begin, std::size_t end) {
+    m >= n ? piece(begin, 0, end - begin, n) : piece(0, begin, m, end - begin);
+  });
 }
 
 }  // namespace
@@ -193,60 +204,6 @@ double squared_norm(const Matrix& a) { return dot(a, a); }
 
 bool all_finite(const Matrix& a) {
   return std::all_of(a.data(), a.data() + a.size(), [](Real x) { return std::isfinite(x); });
-}
-
-namespace {
-
-// A multiple of r that is long enough for the compiler to vectorise over: sums modulo it fold into
-// sums modulo r.
-std::size_t period(std::size_t r) { return r * std::max<std::size_t>(1, 64 / r); }
-
-}  // namespace
-
-Matrix fold_columns(const Matrix& a, std::size_t r) {
-  const auto [m, n] = shape_of(a);
-  Matrix out = zeros({m, r});
-  const std::size_t p = period(r);
-  std::vector<Real> sums(p);
-  for (std::size_t i = 0; i < m; ++i) {
-    const Real* row = a.data() + i * n;
-    std::fill(sums.begin(), sums.end(), Real{0});
-    for (std::size_t begin = 0; begin < n; begin += p) {
-      const std::size_t count = std::min(p, n - begin);
-      for (std::size_t k = 0; k < count; ++k) sums[k] += row[begin + k];
-    }
-    for (std::size_t k = 0; k < p; ++k) out.data()[i * r + k % r] += sums[k];
-  }
-  return out;
-}
-
-Matrix fold_rows(const Matrix& a, std::size_t r) {
-  const auto [m, n] = shape_of(a);
-  Matrix out = zeros({r, n});
-  for (std::size_t i = 0; i < m; ++i) {
-    const Real* row = a.data() + i * n;
-    Real* sums = out.data() + (i % r) * n;
-    for (std::size_t j = 0; j < n; ++j) sums[j] += row[j];
-  }
-  return out;
-}
-
-void add_unfolded(Matrix& w, const Matrix& u, const Matrix& v) {
-  const auto [m, n] = shape_of(w);
-  const std::size_t r = u.shape()[1];
-  require_shape("add_unfolded", "u", shape_of(u), {m, r});
-  require_shape("add_unfolded", "v", shape_of(v), {r, n});
-  const std::size_t p = period(r);
-  std::vector<Real> left(p);
-  for (std::size_t i = 0; i < m; ++i) {
-    Real* row = w.data() + i * n;
-    const Real* right = v.data() + (i % r) * n;
-    for (std::size_t k = 0; k < p; ++k) left[k] = u.data()[i * r + k % r];
-    for (std::size_t begin = 0; begin < n; begin += p) {
-      const std::size_t count = std::min(p, n - begin);
-      for (std::size_t k = 0; k < count; ++k) row[begin + k] += left[k] + right[begin + k];
-    }
-  }
 }
 
 void add_kronecker(Matrix& w, double s, const Matrix& c, const Matrix& b) {

@@ -29,16 +29,6 @@ double dot(const Matrix& a, const Matrix& b);         // Σ a_ij b_ij, summed in
 double squared_norm(const Matrix& a);  // ‖a‖_F², summed in double; NaN stays NaN
 bool all_finite(const Matrix& a);
 
-// Folding by strides is the product with J_d = [I_r I_r … ] (r x d, cut at d), whose column j is
-// the unit vector of j mod r: no GEMM with ones. r = 1 gives the row and the column sums.
-Matrix fold_columns(const Matrix& a,
-                    std::size_t r);  // a J_nᵀ: out(i, k) = Σ_{j ≡ k mod r} a(i, j)    (m x r)
-Matrix fold_rows(const Matrix& a,
-                 std::size_t r);  // J_m a:  out(k, j) = Σ_{i ≡ k mod r} a(i, j)    (r x n)
-// w(i, j) += u(i, j mod r) + v(i mod r, j): u J_n + J_mᵀ v in one pass over w.     w: m x n, u: m x
-// r, v: r x n
-void add_unfolded(Matrix& w, const Matrix& u, const Matrix& v);
-
 // Kronecker products: c ⊗ b (c: m1 x n1, b: m2 x n2) is the m1 m2 x n1 n2 matrix of blocks c_ij b.
 void add_kronecker(Matrix& w, double s, const Matrix& c, const Matrix& b);  // w += s c ⊗ b
 Matrix block_dots(const Matrix& a, const Matrix& b);  // ⟨block ij of a, b⟩              (m1 x n1)

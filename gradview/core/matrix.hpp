@@ -5,19 +5,13 @@
 #include <initializer_list>
 #include <string>
 
+#include "gradview/core/buffer.hpp"
+#include "gradview/core/real.hpp"
 #include "gradview/core/xtensor.hpp"
 
 namespace gradview {
 
-// The library builds twice from the same sources: as float (experiments) and as double
-// (identities).
-#ifdef GRADVIEW_DOUBLE
-using Real = double;
-#else
-using Real = float;
-#endif
-
-using Matrix = xt::xtensor<Real, 2, xt::layout_type::row_major>;
+using Matrix = xt::xtensor<Real, 2, xt::layout_type::row_major, BufferAllocator<Real>>;
 
 struct Shape {
   std::size_t rows = 0, cols = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <memory>
@@ -40,8 +41,9 @@ class Pool {
       failure_ = nullptr;
       ++round_;
     }
-    changed_.notify_all();
+    if (sleeping_ > 0) changed_.notify_all();
     drain();
+    spin_until([this] { return busy_ == 0; });
     std::unique_lock lock(mutex_);
     work_ = nullptr;
     idle_.wait(lock, [this] { return busy_ == 0; });
@@ -53,9 +55,12 @@ class Pool {
   void help(const std::stop_token& stop) {
     std::uint64_t seen = 0;
     while (true) {
+      spin_until([&] { return round_ != seen || stop.stop_requested(); });
       {
         std::unique_lock lock(mutex_);
+        ++sleeping_;
         changed_.wait(lock, stop, [&] { return work_ != nullptr && round_ != seen; });
+        --sleeping_;
         if (stop.stop_requested()) return;
         seen = round_;
         ++busy_;
@@ -63,6 +68,14 @@ class Pool {
       drain();
       const std::lock_guard lock(mutex_);
       if (--busy_ == 0) idle_.notify_all();
+    }
+  }
+
+  // A step hands out work every few microseconds: looking for it a while costs less than sleep.
+  template <class Condition>
+  static void spin_until(const Condition& condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    while (!condition() && std::chrono::steady_clock::now() < end) {
     }
   }
 
@@ -82,8 +95,9 @@ class Pool {
   std::condition_variable_any changed_;
   std::condition_variable idle_;
   const Work* work_ = nullptr;
-  std::size_t count_ = 0, block_ = 1, busy_ = 0;
-  std::uint64_t round_ = 0;
+  std::size_t count_ = 0, block_ = 1;
+  std::atomic<std::size_t> busy_ = 0, sleeping_ = 0;  // both changed under the mutex
+  std::atomic<std::uint64_t> round_ = 0;
   std::atomic<std::size_t> next_ = 0;
   std::exception_ptr failure_;
   std::vector<std::jthread> threads_;  // last: they stop before what they use goes

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <optional>
 #include <stdexcept>
 #include <typeindex>
 #include <utility>
@@ -13,6 +15,25 @@
 #include "gradview/optim/transport.hpp"
 
 namespace gradview {
+
+namespace {
+
+// Adds the seconds of its life to a sum.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& sum) : sum_(sum) {}
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  ~Stopwatch() {
+    sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+
+ private:
+  double& sum_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
 
 Optimizer::Optimizer(Settings settings) : settings_(std::move(settings)) {}
 
@@ -24,7 +45,10 @@ Site Optimizer::site(const Slot& slot) const {
           .steps = settings_.steps,
           .before_softmax = slot.before_softmax,
           .moments = slot.moments_on_weight ? std::span<const Moments>() : slot.moments,
-          .peers = slot.peers};
+          .peers = slot.peers,
+          .transports = slot.transport != Transport::keep && !slot.moments_on_weight &&
+                        std::any_of(slot.moments.begin(), slot.moments.end(),
+                                    [](const Moments& m) { return m.size() > 0; })};
 }
 
 void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
@@ -179,6 +203,7 @@ void Optimizer::collect(const std::string& name, const Gradient& g, double share
   require_shape("Optimizer::collect", name.c_str(), g.shape(), shape_of(*slot.weight));
   if (!slot.collected) {
     if (step_ == 0) start(slot, g);
+    const Stopwatch watch(seconds_.refresh);
     const Changes changes = slot.projector->refresh(g, site(slot));
     for (std::size_t k = 0; k < changes.size() && !slot.moments_on_weight; ++k) {
       if (changes[k]) transport_moments(slot.transport, *changes[k], slot.moments[k]);
@@ -186,6 +211,7 @@ void Optimizer::collect(const std::string& name, const Gradient& g, double share
     slot.projected.clear();
     slot.gradient = Gradient(g.shape());
   }
+  const Stopwatch watch(seconds_.project);
   if (keeps_gradient(slot)) slot.gradient.add(g, share);
   if (!slot.moments_on_weight || slot.moments_of_lifted || observing_ ||
       std::isfinite(settings_.clip)) {
@@ -281,6 +307,22 @@ void Optimizer::observe_gradient(Slot& slot) const {
   seen.inner = dot(slot.gradient, tangent);
 }
 
+// W is the factor and nothing looks at the step itself: rule, decay and move in one pass over W.
+bool Optimizer::moves_weight_itself(const Slot& slot) const {
+  return settings_.spec.rule.move && slot.projector->is_weight() && !slot.moments_on_weight &&
+         !slot.projector->needs_gradient() && slot.anchor.empty() && !observing_;
+}
+
+void Optimizer::move_weight_itself(Slot& slot, double lr) const {
+  const UpdateRule& rule = settings_.spec.rule;
+  const double rate = rule.rate ? rule.rate(slot.moments[0].step + 1) : 1;
+  rule.move(*slot.weight, slot.projected[0], slot.moments[0],
+            {.lr = static_cast<Real>(lr * rate * slot.projector->rate(0)),
+             .keep = static_cast<Real>(1 - lr * slot.decoupled),
+             .pull = static_cast<Real>(slot.coupled)});
+  slot.projected.clear();
+}
+
 void Optimizer::advance(Slot& slot, double clip, double lr) {
   if (clip != 1) {
     for (Matrix& factor : slot.projected) scale(factor, clip);
@@ -288,11 +330,14 @@ void Optimizer::advance(Slot& slot, double clip, double lr) {
     clipped.add(std::move(slot.gradient), clip);
     slot.gradient = std::move(clipped);
   }
+  std::optional<Stopwatch> watch(std::in_place, seconds_.rule);
+  if (moves_weight_itself(slot)) return move_weight_itself(slot, lr);
   Factors u = direction(slot);
   const Factors ruled = slot.projector->needs_gradient() ? u : Factors();
   for (std::size_t k = 0; k < u.size(); ++k) {
     scale(u[k], -lr * rule_rate(slot, k) * slot.projector->rate(k));
   }
+  watch.emplace(seconds_.update);
   const Matrix before = observing_ ? *slot.weight : Matrix();
   decay(slot, u, lr);
   Matrix lifted;

@@ -17,6 +17,14 @@
 
 namespace gradview {
 
+// Wall-clock seconds of all steps so far, by part.
+struct StepSeconds {
+  double refresh = 0;  // choosing the subspace, and the moments following it
+  double project = 0;  // G → factors; with moments on the weight, forming G too
+  double rule = 0;     // the update rule on the factors; where it moves W itself, the update too
+  double update = 0;   // factors → W
+};
+
 class Optimizer {
  public:
   struct Settings {
@@ -47,6 +55,7 @@ class Optimizer {
   double lr() const;  // of the step to come, after the schedule
   std::size_t steps_done() const { return step_; }
   std::size_t steps() const { return settings_.steps; }  // of the whole run
+  const StepSeconds& seconds() const { return seconds_; }
 
   void observe() { observing_ = true; }  // the step to come; call before its first collect
   const Observation& observation() const { return observation_; }  // of the last observed step
@@ -94,6 +103,8 @@ class Optimizer {
   void set_moments(Slot& slot, const Factors& shapes) const;
   void start(Slot& slot, const Gradient& g) const;
   double clip_factor() const;
+  bool moves_weight_itself(const Slot& slot) const;
+  void move_weight_itself(Slot& slot, double lr) const;
   Factors direction(Slot& slot) const;
   double rule_rate(const Slot& slot, std::size_t factor) const;
   void decay(Slot& slot, Factors& direction, double lr) const;
@@ -106,6 +117,7 @@ class Optimizer {
   std::size_t step_ = 0;
   bool observing_ = false;
   Observation observation_;
+  StepSeconds seconds_;
 };
 
 }  // namespace gradview

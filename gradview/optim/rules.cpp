@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gradview/core/linalg.hpp"
+#include "gradview/core/parallel.hpp"
 
 namespace gradview {
 
@@ -26,43 +27,60 @@ Moments Adam::start(Shape shape) const {
   return moments;
 }
 
+namespace {
+
+// Blocks of numbers, over the threads: each entry on its own, so any split gives the same bits.
+template <class Work>
+void over_blocks(std::size_t count, const Work& work) {
+  parallel_blocks(count, std::size_t{1} << 15,
+                  [&](std::size_t begin, std::size_t end) { work(begin, end - begin); });
+}
+
+}  // namespace
+
 void Sgd::operator()(Matrix& g, Moments& moments, const Matrix&) const {
   const bool first = moments.step++ == 0;
   if (momentum == 0) return;
-  const auto mu = static_cast<Real>(momentum);
-  Real* direction = g.data();
-  Real* b = moments.first.data();
-  for (std::size_t i = 0; i < g.size(); ++i) {
-    b[i] = first ? direction[i] : mu * b[i] + direction[i];
-    direction[i] = nesterov ? direction[i] + mu * b[i] : b[i];
-  }
+  over_blocks(g.size(), [&](std::size_t i, std::size_t count) {
+    kernels().momentum(static_cast<Real>(momentum), first, nesterov, count, g.data() + i,
+                       moments.first.data() + i);
+  });
+}
+
+void Sgd::move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const {
+  const bool first = moments.step++ == 0;
+  over_blocks(g.size(), [&](std::size_t i, std::size_t count) {
+    kernels().momentum_move(static_cast<Real>(momentum), first, nesterov, move, count, w.data() + i,
+                            g.data() + i, momentum == 0 ? nullptr : moments.first.data() + i);
+  });
+}
+
+AdamStep Adam::constants(std::size_t step) const {
+  const auto t = static_cast<double>(step);
+  const bool corrects = bias_correction == BiasCorrection::moments;
+  return {.beta1 = static_cast<Real>(beta1),
+          .beta2 = static_cast<Real>(beta2),
+          .rest1 = static_cast<Real>(1 - beta1),
+          .rest2 = static_cast<Real>(1 - beta2),
+          .first_scale = static_cast<Real>(corrects ? 1 / (1 - std::pow(beta1, t)) : 1),
+          .root_scale = static_cast<Real>(corrects ? 1 / std::sqrt(1 - std::pow(beta2, t)) : 1),
+          .eps = static_cast<Real>(eps)};
 }
 
 void Adam::operator()(Matrix& g, Moments& moments, const Matrix&) const {
-  const auto t = static_cast<double>(++moments.step);
-  const auto b1 = static_cast<Real>(beta1);
-  const auto b2 = static_cast<Real>(beta2);
-  const auto rest1 = static_cast<Real>(1 - beta1);
-  const auto rest2 = static_cast<Real>(1 - beta2);
-  const bool corrects = bias_correction == BiasCorrection::moments;
-  const auto first_scale = static_cast<Real>(corrects ? 1 / (1 - std::pow(beta1, t)) : 1);
-  const auto root_scale = static_cast<Real>(corrects ? 1 / std::sqrt(1 - std::pow(beta2, t)) : 1);
-  const auto e = static_cast<Real>(eps);
-  Real* direction = g.data();
-  Real* v = moments.second.data();
-  if (beta1 == 0) {
-    for (std::size_t i = 0; i < g.size(); ++i) {
-      v[i] = b2 * v[i] + rest2 * direction[i] * direction[i];
-      direction[i] /= std::sqrt(v[i]) * root_scale + e;
-    }
-    return;
-  }
-  Real* m = moments.first.data();
-  for (std::size_t i = 0; i < g.size(); ++i) {
-    m[i] = b1 * m[i] + rest1 * direction[i];
-    v[i] = b2 * v[i] + rest2 * direction[i] * direction[i];
-    direction[i] = first_scale * m[i] / (std::sqrt(v[i]) * root_scale + e);
-  }
+  const AdamStep step = constants(++moments.step);
+  over_blocks(g.size(), [&](std::size_t i, std::size_t count) {
+    kernels().adam(step, count, g.data() + i, beta1 == 0 ? nullptr : moments.first.data() + i,
+                   moments.second.data() + i);
+  });
+}
+
+void Adam::move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const {
+  const AdamStep step = constants(++moments.step);
+  over_blocks(g.size(), [&](std::size_t i, std::size_t count) {
+    kernels().adam_move(step, move, count, w.data() + i, g.data() + i,
+                        beta1 == 0 ? nullptr : moments.first.data() + i, moments.second.data() + i);
+  });
 }
 
 double Adam::rate(std::size_t step) const {

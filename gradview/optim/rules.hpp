@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 
+#include "gradview/core/kernels/kernels.hpp"
 #include "gradview/projections/moments.hpp"
 
 namespace gradview {
@@ -14,6 +15,9 @@ struct UpdateRule {
   std::function<Moments(Shape)> start;
   // g becomes the direction; `parameter` is what will move by it.
   std::function<void(Matrix& g, Moments& moments, const Matrix& parameter)> apply;
+  // The same and the move in one pass: w ← keep w − lr · direction(g + pull w); g may be lost. Empty
+  // where the rule has no such pass.
+  std::function<void(Matrix& w, Matrix& g, Moments& moments, const Move& move)> move = {};
   double memory = 0;  // the share of the first moment that a step keeps: β₁, or the momentum
   std::function<double(std::size_t step)> rate = {};  // multiplies the lr at that update; empty: 1
 };
@@ -24,6 +28,7 @@ struct Sgd {
   bool nesterov = false;
   Moments start(Shape shape) const;
   void operator()(Matrix& g, Moments& moments, const Matrix& parameter) const;
+  void move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const;
   double memory() const { return momentum; }
 };
 
@@ -38,8 +43,12 @@ struct Adam {
   BiasCorrection bias_correction = BiasCorrection::moments;
   Moments start(Shape shape) const;
   void operator()(Matrix& g, Moments& moments, const Matrix& parameter) const;
+  void move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const;
   double memory() const { return beta1; }
   double rate(std::size_t step) const;
+
+ private:
+  AdamStep constants(std::size_t step) const;
 };
 
 // β₂ₜ = 1 − t^d,  r ← β₂ₜ r + (1 − β₂ₜ)(row means of g²),  c likewise of the columns,
@@ -67,7 +76,14 @@ struct Adafactor {
 
 template <class Rule>
 UpdateRule update_rule(Rule rule) {
-  UpdateRule out{[rule](Shape shape) { return rule.start(shape); }, rule, rule.memory()};
+  UpdateRule out{.start = [rule](Shape shape) { return rule.start(shape); },
+                 .apply = rule,
+                 .memory = rule.memory()};
+  if constexpr (requires { &Rule::move; }) {
+    out.move = [rule](Matrix& w, Matrix& g, Moments& moments, const Move& move) {
+      rule.move(w, g, moments, move);
+    };
+  }
   if constexpr (requires { rule.rate(std::size_t{1}); }) {
     out.rate = [rule](std::size_t step) { return rule.rate(step); };
   }

@@ -47,7 +47,8 @@ class Additive final : public Projector {
   }
 
   Factors project(const Gradient& g, const Matrix&) const override {
-    Factors out{fold_columns(g, rank_), trains_v_ ? fold_rows(g, rank_) : zeros(shape_of(v_))};
+    Sides sides = trains_v_ ? folded(g, rank_) : Sides{fold_columns(g, rank_), zeros(shape_of(v_))};
+    Factors out{std::move(sides.right), std::move(sides.left)};
     weigh(out);
     return out;
   }

@@ -13,6 +13,7 @@ class Full final : public Projector {
 
   Factors project(const Gradient& g, const Matrix&) const override { return {g.materialize()}; }
   void lift(const Factors& u, Matrix& w) const override { axpy(w, 1, u[0]); }
+  bool is_weight() const override { return true; }
   double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return theta[0](i, j);
   }

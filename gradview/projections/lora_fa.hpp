@@ -51,7 +51,7 @@ class LoraFa final : public Projector {
     g[0] = matmul(g[0], damped_inverse(matmul_nt(v_, v_), 1e-8));
     scale(g[0], 1 / (s_ * s_));
   }
-  void lift(const Factors& d, Matrix& w) const override { add_matmul(w, s_, d[0], v_); }
+  void lift(const Factors& d, Matrix& w) const override { add_products(w, s_, {{d[0], v_}}); }
   double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return s_ * product_entry(theta[0], v_, i, j);
   }

@@ -33,9 +33,9 @@ class OneSided : public Projector {
   }
   void lift(const Factors& d, Matrix& w) const override {
     if (!has_left()) {
-      add_matmul(w, 1, d[0], v_);
+      add_products(w, 1, {{d[0], v_}});
     } else {
-      add_matmul(w, 1, u_, has_right() ? matmul(d[0], v_) : d[0]);
+      add_products(w, 1, {{u_, has_right() ? matmul(d[0], v_) : d[0]}});
     }
   }
   void retract(const Step& step, Matrix* w) override {

@@ -50,6 +50,7 @@ struct Site {
   bool before_softmax = false;  // the outputs go into a softmax: the columns of G sum to zero
   std::span<const Moments> moments = {};  // per factor, where they live on the factors
   std::size_t peers = 1;                  // matrices that this method sits on, this one among them
+  bool transports = true;                 // do moments follow the changes that refresh returns?
 
   Shape shape() const { return shape_of(weight); }
   Stream rng(Purpose purpose, std::size_t at_step = 0) const {
@@ -153,6 +154,8 @@ class Projector {
   // Do refresh, retract see G itself, and rule(JᵀG)? Both are then kept until the step.
   virtual bool needs_gradient() const { return false; }
 
+  // Is the only factor W itself, so that a rule may move it in place of lift?
+  virtual bool is_weight() const { return false; }
   // Is W itself read back as state, so that nothing beside the method may move it (decay_on=weight)?
   virtual bool owns_weight() const { return false; }
 

@@ -57,9 +57,11 @@ class Random final : public Projector {
 
   Changes refresh(const Gradient&, const Site& site) override {
     const std::size_t first = o_.every == 0 ? 0 : site.step - site.step % o_.every;
-    if (first != drawn_at_) draw(site, first);
-    if (first != site.step || first == 0) return {};
-    const Frames old = frames(site, first - o_.every);
+    if (first == drawn_at_) return {};
+    const bool changes_basis = first == site.step && site.transports;
+    const Frames old = changes_basis ? frames(site, first - o_.every) : Frames();
+    draw(site, first);
+    if (!changes_basis) return {};
     Changes changes;
     if (has_right()) {
       changes.push_back(Change{
@@ -73,15 +75,14 @@ class Random final : public Projector {
     return changes;
   }
   Factors project(const Gradient& g, const Matrix&) const override {
-    Factors out;
-    if (has_right()) out.push_back(matmul_nt(g, now_.b));
-    if (has_left()) out.push_back(matmul_tn(now_.at, g));
-    for (Matrix& factor : out) scale(factor, scale_);
+    if (has_right() && has_left()) return pull_back(scale_, now_.at, now_.b, g);
+    Factors out{has_right() ? matmul_nt(g, now_.b) : matmul_tn(now_.at, g)};
+    scale(out[0], scale_);
     return out;
   }
   void lift(const Factors& d, Matrix& w) const override {
-    if (has_right()) add_matmul(w, scale_, d.front(), now_.b);
-    if (has_left()) add_matmul(w, scale_, now_.at, d.back());
+    if (has_right() && has_left()) return push_forward(scale_, now_.at, now_.b, d[0], d[1], w);
+    add_products(w, scale_, {has_right() ? Product{d[0], now_.b} : Product{now_.at, d[0]}});
   }
   double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     double sum = 0;

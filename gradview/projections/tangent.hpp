@@ -12,7 +12,8 @@
 namespace gradview {
 
 inline Factors pull_back(double s, const Matrix& u, const Matrix& v, const Gradient& g) {
-  Factors out{matmul_nt(g, v), matmul_tn(u, g)};
+  Sides both = sides(g, u, v);
+  Factors out{std::move(both.right), std::move(both.left)};
   for (Matrix& factor : out) scale(factor, s);
   return out;
 }
@@ -20,8 +21,7 @@ inline Factors pull_back(double s, const Matrix& u, const Matrix& v, const Gradi
 // w += s (du v + u dv)
 inline void push_forward(double s, const Matrix& u, const Matrix& v, const Matrix& du,
                          const Matrix& dv, Matrix& w) {
-  add_matmul(w, s, du, v);
-  add_matmul(w, s, u, dv);
+  add_products(w, s, {{du, v}, {u, dv}});
 }
 
 // (u v)_ij

@@ -103,7 +103,7 @@ class Vera final : public Projector {
         left(i, k) *= db(i, 0) * d(k, 0) + b_(i, 0) * dd(k, 0);
       }
     }
-    add_matmul(w, 1, left, v_);
+    add_products(w, 1, {{left, v_}});
   }
 
   Matrix b_, d_, u_, v_;

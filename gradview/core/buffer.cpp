@@ -1,0 +1,81 @@
+#include "gradview/core/buffer.hpp"
+
+#include <map>
+#include <mutex>
+#include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace gradview {
+namespace {
+
+constexpr std::align_val_t kCacheLine{64};
+constexpr std::align_val_t kHugePage{std::size_t{2} << 20};
+constexpr std::size_t kLarge = std::size_t{1} << 20;
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::size_t kKept = 0;  // so that use after release is seen
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr std::size_t kKept = 0;
+#else
+constexpr std::size_t kKept = std::size_t{256} << 20;
+#endif
+#else
+constexpr std::size_t kKept = std::size_t{256} << 20;
+#endif
+
+struct Kept {
+  std::mutex mutex;
+  std::multimap<std::size_t, void*> blocks;  // by size
+  std::size_t bytes = 0;
+};
+
+Kept& kept() {  // never destroyed: matrices with static lifetime are released after it would be
+  static Kept& instance = *new Kept;
+  return instance;
+}
+
+void* new_block(std::size_t bytes) {
+  void* block = ::operator new(bytes, kHugePage);
+#ifdef __linux__
+  const std::size_t whole_pages = bytes & ~(static_cast<std::size_t>(kHugePage) - 1);
+  if (whole_pages > 0) madvise(block, whole_pages, MADV_HUGEPAGE);  // advice: may fail
+#endif
+  return block;
+}
+
+}  // namespace
+
+void* allocate_buffer(std::size_t bytes) {
+  if (bytes < kLarge) return ::operator new(bytes, kCacheLine);
+  Kept& all = kept();
+  {
+    const std::lock_guard lock(all.mutex);
+    if (const auto found = all.blocks.find(bytes); found != all.blocks.end()) {
+      void* block = found->second;
+      all.blocks.erase(found);
+      all.bytes -= bytes;
+      return block;
+    }
+  }
+  return new_block(bytes);
+}
+
+void release_buffer(void* buffer, std::size_t bytes) noexcept {
+  if (bytes < kLarge) return ::operator delete(buffer, kCacheLine);
+  try {
+    Kept& all = kept();
+    const std::lock_guard lock(all.mutex);
+    if (all.bytes + bytes <= kKept) {
+      all.blocks.emplace(bytes, buffer);
+      all.bytes += bytes;
+      return;
+    }
+  } catch (...) {  // no memory for the note: give the block back
+  }
+  ::operator delete(buffer, kHugePage);
+}
+
+}  // namespace gradview

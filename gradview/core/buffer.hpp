@@ -1,0 +1,30 @@
+// The memory of a Matrix: aligned to cache lines; large blocks on huge pages and kept for the next
+// matrix of the same size, so that a step does not pay for the pages of its temporaries again.
+#pragma once
+
+#include <cstddef>
+
+namespace gradview {
+
+// Throws std::bad_alloc. What is at least 1 MiB comes aligned to 2 MiB; when it is released it is
+// kept while all that is kept stays below 256 MiB, else it goes back to the system.
+void* allocate_buffer(std::size_t bytes);
+void release_buffer(void* buffer, std::size_t bytes) noexcept;
+
+template <class T>
+struct BufferAllocator {
+  using value_type = T;
+  BufferAllocator() = default;
+  template <class U>
+  BufferAllocator(const BufferAllocator<U>&) {}
+  T* allocate(std::size_t count) { return static_cast<T*>(allocate_buffer(count * sizeof(T))); }
+  void deallocate(T* buffer, std::size_t count) noexcept {
+    release_buffer(buffer, count * sizeof(T));
+  }
+  template <class U>
+  bool operator==(const BufferAllocator<U>&) const {
+    return true;
+  }
+};
+
+}  // namespace gradview
