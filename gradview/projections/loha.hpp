@@ -12,9 +12,11 @@
 // whose live product is larger by 0.3 √(r n).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
+#include "gradview/core/parallel.hpp"
 #include "gradview/projections/lora.hpp"
 
 namespace gradview {
@@ -58,29 +60,35 @@ class Loha final : public Projector {
   Factors project(const Gradient& g, const Matrix&) const override {
     const auto [m, n] = g.shape();
     const std::size_t r = theta_[1].shape()[0];
-    return g.factored() && r * r * (m + n) < m * n ? pull_thin(g) : pull_dense(g.materialize());
+    return g.factored() && r * r * (m + n) < m * n ? pull_thin(g) : pull_by_tiles(g);
   }
   void lift(const Factors& d, Matrix& w) const override {
-    const auto& [u1, v1, u2, v2] = theta_;
-    Matrix first = zeros(shape_of(w));
-    Matrix second = first;
-    push_forward(s_, u1, v1, d[0], d[1], first);
-    push_forward(s_, u2, v2, d[2], d[3], second);
-    add_product(w, first, matmul(u2, v2));
-    add_product(w, second, matmul(u1, v1));
+    over_tiles(w.shape()[0], [&](std::size_t first, std::size_t count) {
+      const Tile now[2] = {tile(0, first, count), tile(1, first, count)};
+      for (const std::size_t k : {0, 1}) {
+        Matrix change = zeros({count, w.shape()[1]});  // d(u_k v_k)
+        push_forward(s_, now[k].u, theta_[2 * k + 1], rows(d[2 * k], first, count), d[2 * k + 1],
+                     change);
+        add_product(w, first, change, now[1 - k].product);
+      }
+    });
   }
   void retract(const Step& step, Matrix* w) override {
     const Factors& d = step.direction;
-    const Matrix second = w ? matmul(theta_[2], theta_[3]) : Matrix();
-    if (!w) return move_factors(d);
-    Matrix moves[2] = {zeros(shape_of(*w)), zeros(shape_of(*w))};
-    for (std::size_t k = 0; k < 2; ++k) {
-      axpy(theta_[2 * k + 1], 1, d[2 * k + 1]);
-      push_forward(s_, theta_[2 * k], theta_[2 * k + 1], d[2 * k], d[2 * k + 1], moves[k]);
-      axpy(theta_[2 * k], 1, d[2 * k]);
+    if (w) {
+      const Matrix moved[2] = {plus(theta_[1], d[1]), plus(theta_[3], d[3])};  // v1′, v2′
+      over_tiles(w->shape()[0], [&](std::size_t first, std::size_t count) {
+        Matrix product[2] = {tile(0, first, count).product, tile(1, first, count).product};
+        for (const std::size_t k : {0, 1}) {  // d(u1 v1) ∘ (u2 v2), then (u1 v1)′ ∘ d(u2 v2)
+          Matrix change = zeros({count, w->shape()[1]});
+          push_forward(1, rows(theta_[2 * k], first, count), moved[k], rows(d[2 * k], first, count),
+                       d[2 * k + 1], change);
+          add_product(*w, first, scaled(change), product[1 - k]);
+          axpy(product[k], 1, change);
+        }
+      });
     }
-    add_product(*w, moves[0], second);                        // d(u1 v1) ∘ (u2 v2)
-    add_product(*w, matmul(theta_[0], theta_[1]), moves[1]);  // (u1 v1)′ ∘ d(u2 v2)
+    move_factors(d);
   }
   double entry(const Factors& theta, const Matrix&, std::size_t i, std::size_t j) const override {
     return s_ * product_entry(theta[0], theta[1], i, j) * product_entry(theta[2], theta[3], i, j);
@@ -95,8 +103,34 @@ class Loha final : public Projector {
   bool linear() const override { return false; }
 
  private:
-  static void add_product(Matrix& w, const Matrix& a, const Matrix& b) {  // w += a ∘ b
-    for (std::size_t k = 0; k < w.size(); ++k) w.data()[k] += a.data()[k] * b.data()[k];
+  // Blocks of rows: what has no other form than m x n is made one at a time.
+  template <class Work>
+  static void over_tiles(std::size_t m, const Work& work) {
+    constexpr std::size_t kRows = 64;
+    parallel_blocks(m, kRows,
+                    [&](std::size_t begin, std::size_t end) { work(begin, end - begin); });
+  }
+  struct Tile {
+    Matrix u;        // rows of u_k
+    Matrix product;  // times v_k
+  };
+  Tile tile(std::size_t k, std::size_t first, std::size_t count) const {
+    Tile out{rows(theta_[2 * k], first, count), {}};
+    out.product = matmul(out.u, theta_[2 * k + 1]);
+    return out;
+  }
+  static Matrix plus(Matrix a, const Matrix& b) {
+    axpy(a, 1, b);
+    return a;
+  }
+  Matrix scaled(Matrix a) const {
+    scale(a, s_);
+    return a;
+  }
+  // rows first … of w += a ∘ b
+  static void add_product(Matrix& w, std::size_t first, const Matrix& a, const Matrix& b) {
+    Real* to = w.data() + first * w.shape()[1];
+    for (std::size_t k = 0; k < a.size(); ++k) to[k] += a.data()[k] * b.data()[k];
   }
   Matrix pairs_of_rows() const {  // v1 ⊙ v2: row k r + l is v1_k ∘ v2_l    (r² x n)
     const auto [r, n] = shape_of(theta_[1]);
@@ -137,15 +171,24 @@ class Loha final : public Projector {
     for (Matrix& factor : out) scale(factor, s_);
     return out;
   }
-  Factors pull_dense(const Matrix& g) const {
-    const auto& [u1, v1, u2, v2] = theta_;
-    Matrix first = zeros(shape_of(g));
-    Matrix second = first;
-    add_product(first, g, matmul(u2, v2));
-    add_product(second, g, matmul(u1, v1));
-    Factors out{matmul_nt(first, v1), matmul_tn(u1, first), matmul_nt(second, v2),
-                matmul_tn(u2, second)};
-    for (Matrix& factor : out) scale(factor, s_);
+  Factors pull_by_tiles(const Gradient& g) const {
+    Factors out;
+    for (const Matrix& factor : theta_) out.push_back(zeros(shape_of(factor)));
+    const auto [m, r] = shape_of(theta_[0]);
+    constexpr std::size_t kRows = 256;  // of G at a time
+    for (std::size_t first = 0; first < m; first += kRows) {
+      const std::size_t count = std::min(kRows, m - first);
+      const Matrix of_g = g.materialize_rows(first, count);
+      const Tile now[2] = {tile(0, first, count), tile(1, first, count)};
+      for (const std::size_t k : {0, 1}) {
+        Matrix masked = zeros(shape_of(of_g));  // G ∘ (the other product)
+        add_product(masked, 0, of_g, now[1 - k].product);
+        scale(masked, s_);
+        const Matrix du = matmul_nt(masked, theta_[2 * k + 1]);
+        std::copy_n(du.data(), du.size(), out[2 * k].data() + first * r);
+        add_matmul_tn(out[2 * k + 1], 1, now[k].u, masked);
+      }
+    }
     return out;
   }
 
