@@ -197,17 +197,30 @@ Matrix block_sum(const Gradient& g, const Matrix& c) {
   return sum;
 }
 
+// All terms factored: Σ_kl s_k s_l ⟨δ_k δ_lᵀ, x_k x_lᵀ⟩, of N² (m + n) multiply-adds for N tokens in
+// all; or G itself, of N m n, a block of rows at a time.
 double squared_norm(const Gradient& g) {
-  const auto* outer =
-      g.terms_.size() == 1 ? std::get_if<Gradient::Outer>(&g.terms_.front().value) : nullptr;
-  if (outer) {
-    const std::size_t tokens = outer->x->shape()[0];
-    if (tokens * (g.shape_.rows + g.shape_.cols) < g.shape_.size()) {  // two N x N Gram matrices
-      const double s = g.terms_.front().s;
-      return s * s * dot(matmul_nt(*outer->delta, *outer->delta), matmul_nt(*outer->x, *outer->x));
+  const auto [m, n] = g.shape_;
+  const bool all_factored =
+      std::none_of(g.terms_.begin(), g.terms_.end(), [](const Gradient::Term& term) {
+        return std::holds_alternative<Gradient::Dense>(term.value);
+      });
+  double sum = 0;
+  if (all_factored && g.tokens() * (m + n) < m * n) {
+    for (const Gradient::Term& k : g.terms_) {
+      for (const Gradient::Term& l : g.terms_) {
+        const auto& a = std::get<Gradient::Outer>(k.value);
+        const auto& b = std::get<Gradient::Outer>(l.value);
+        sum += k.s * l.s * dot(matmul_nt(*a.delta, *b.delta), matmul_nt(*a.x, *b.x));
+      }
     }
+    return sum;
   }
-  return squared_norm(g.materialize());
+  constexpr std::size_t kRows = 512;
+  for (std::size_t first = 0; first < m; first += kRows) {
+    sum += squared_norm(g.materialize_rows(first, std::min(kRows, m - first)));
+  }
+  return sum;
 }
 
 }  // namespace gradview

@@ -51,12 +51,14 @@ class Partial {
     std::fill(sum, sum + size, Real{0});
     return sum;
   }
-  void add_to(Real* to, std::size_t row, std::size_t column, double s) const {
+  void add_to(Real* to, std::size_t row, std::size_t column, double s) {
     const auto [blocks, size] = shape_of(sums_);
-    for (std::size_t block = 0; block < blocks; ++block) {
-      kernels().thin_add(sums_.data() + block * size, r_, n_, static_cast<Real>(s), to, row,
-                         column);
+    Real* sum = sums_.data();
+    for (std::size_t block = 1; block < blocks; ++block) {  // in order
+      const Real* more = sums_.data() + block * size;
+      for (std::size_t k = 0; k < size; ++k) sum[k] += more[k];
     }
+    kernels().thin_add(sum, r_, n_, static_cast<Real>(s), to, row, column);
   }
 
  private:

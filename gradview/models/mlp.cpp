@@ -50,15 +50,15 @@ Matrix Mlp::outputs(const Weights& weights, const Matrix& x) const {
   return y;
 }
 
-void Mlp::backward(const Weights& weights, const Pass& pass, Matrix delta,
-                   const Collect& collect) const {
+void Mlp::backward(const Weights& weights, Pass pass, Matrix delta, const Collect& collect) const {
   for (std::size_t layer = layers(); layer-- > 0;) {
     const SharedMatrix shared = share(std::move(delta));
     if (layer > 0) {
       delta = linear_input_gradient(*shared, weights[weight_name(layer)]);
       times_derivative(activation, pass.sums[layer - 1], delta);
+      pass.sums.pop_back();
     }
-    collect(weight_name(layer), Gradient::outer(shared, pass.inputs[layer]));
+    collect(weight_name(layer), Gradient::outer(shared, std::move(pass.inputs[layer])));
     collect(bias_name(layer), Gradient::dense(linear_bias_gradient(*shared)));
   }
 }

@@ -26,9 +26,9 @@ struct Mlp {
   };
   Pass forward(const Weights& weights, Matrix x) const;
   Matrix outputs(const Weights& weights, const Matrix& x) const;  // forward, keeping nothing
-  // From ∂L/∂outputs to the gradient of every weight and bias, last layer first.
-  void backward(const Weights& weights, const Pass& pass, Matrix delta,
-                const Collect& collect) const;
+  // From ∂L/∂outputs to the gradient of every weight and bias, last layer first. A moved pass is let
+  // go layer by layer.
+  void backward(const Weights& weights, Pass pass, Matrix delta, const Collect& collect) const;
 };
 
 }  // namespace gradview

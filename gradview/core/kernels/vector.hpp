@@ -22,13 +22,23 @@ constexpr std::size_t kRegisters = 16;
 
 GRADVIEW_INLINE Vector load(const Real* from) { return Vector::load_unaligned(from); }
 
-GRADVIEW_INLINE Real sum_of(const Vector& x) {  // by halves
-  alignas(64) Real lanes[kWidth];
-  x.store_aligned(lanes);
-  for (std::size_t half = kWidth / 2; half > 0; half /= 2) {
-    for (std::size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+// The sums of `Count` vectors, kWidth of them at a time: adding by pairs while transposing takes a
+// quarter of the instructions that one vector after the other does.
+template <std::size_t Count>
+GRADVIEW_INLINE void sums_of(const Vector* vectors, Real* sums) {
+  constexpr std::size_t kWhole = Count / kWidth * kWidth;
+  for (std::size_t k = 0; k < kWhole; k += kWidth) {
+    xsimd::haddp(vectors + k).store_unaligned(sums + k);
   }
-  return lanes[0];
+  if constexpr (kWhole < Count) {
+    Vector rest[kWidth];
+    for (std::size_t k = 0; k < kWidth; ++k) {
+      rest[k] = kWhole + k < Count ? vectors[kWhole + k] : Vector(Real{0});
+    }
+    Real last[kWidth];
+    xsimd::haddp(rest).store_unaligned(last);
+    for (std::size_t k = 0; kWhole + k < Count; ++k) sums[kWhole + k] = last[k];
+  }
 }
 
 // f(0), f(1), … f(N − 1), each index a constant: tiles must stay in registers.

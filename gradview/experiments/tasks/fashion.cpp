@@ -82,11 +82,11 @@ class Fashion final : public Task {
 
   Score gradients(const Domain& domain, const Weights& weights, std::span<const std::size_t> batch,
                   const Collect& collect) const {
-    const auto pass = data_->model.forward(weights, domain.train.batch(batch));
+    auto pass = data_->model.forward(weights, domain.train.batch(batch));
     Matrix delta;
     const Score score =
         softmax_cross_entropy(pass.outputs, domain.train.labels_of(batch), domain.classes, &delta);
-    data_->model.backward(weights, pass, std::move(delta), collect);
+    data_->model.backward(weights, std::move(pass), std::move(delta), collect);
     return score;
   }
 
