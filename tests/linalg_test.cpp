@@ -1,8 +1,6 @@
-// Linear algebra, factored gradients and random numbers against their definitions, in either
-// precision.
+// Linear algebra and factored gradients against their definitions, in either precision.
 #include "gradview/core/linalg.hpp"
 
-#include <Random123/philox.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,16 +8,12 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numbers>
-#include <set>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "gradview/core/gradient.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/rng.hpp"
-#include "gradview/core/text.hpp"
 
 namespace gradview {
 namespace {
@@ -326,164 +320,6 @@ TEST(Gradient, ReportsWhatIsNotFiniteAndRefusesOtherShapes) {
   EXPECT_THROW(matmul_nt(g, zeros({3, 6})), std::invalid_argument);
   EXPECT_THROW(matmul_tn(zeros({4, 3}), g), std::invalid_argument);
   EXPECT_THROW(dot(g, zeros({4, 6})), std::invalid_argument);
-}
-
-// The known answers that Random123 ships with (kat_vectors, philox4x32 10).
-TEST(Random, PhiloxGivesItsKnownAnswers) {
-  using Counter = r123::Philox4x32::ctr_type;
-  using Key = r123::Philox4x32::key_type;
-  const r123::Philox4x32 philox;
-  constexpr std::uint32_t kOnes = 0xffffffff;
-  EXPECT_EQ(philox(Counter{{0, 0, 0, 0}}, Key{{0, 0}}),
-            (Counter{{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}}));
-  EXPECT_EQ(philox(Counter{{kOnes, kOnes, kOnes, kOnes}}, Key{{kOnes, kOnes}}),
-            (Counter{{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}}));
-  EXPECT_EQ(philox(Counter{{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}},
-                   Key{{0xa4093822, 0x299f31d0}}),
-            (Counter{{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}));
-}
-
-TEST(Random, StreamIsPhiloxKeyedByItsFourKeys) {
-  constexpr std::uint64_t kSeed = 0x0123456789abcdef;
-  Stream rng(kSeed, Purpose::left_frame, "fc1.weight", 42);
-  for (std::uint32_t block = 0; block < 3; ++block) {
-    const auto words =
-        r123::Philox4x32{}({{block, 42, static_cast<std::uint32_t>(fnv1a("fc1.weight")),
-                             static_cast<std::uint32_t>(Purpose::left_frame)}},
-                           {{0x89abcdef, 0x01234567}});
-    for (const std::size_t half : {0, 2}) {
-      const std::uint64_t word = words[half] | static_cast<std::uint64_t>(words[half + 1]) << 32;
-      EXPECT_NEAR(rng.uniform(), static_cast<double>(word) * 0x1p-64, 0x1p-52);
-    }
-  }
-}
-
-// Pinned: runs of before a change of these would not be repeated by runs after it.
-TEST(Random, FirstNumbersOfAStreamAreWhatTheyWere) {
-  Stream rng(2023, Purpose::init, "w", 7);
-  std::vector<std::size_t> first;
-  for (int i = 0; i < 4; ++i) first.push_back(rng.below(1000));
-  EXPECT_EQ(first, (std::vector<std::size_t>{550, 977, 141, 315}));
-  EXPECT_NEAR(rng.uniform(), 0.012811414448696323, 1e-15);
-  EXPECT_NEAR(rng.normal(), -1.7417098625965164, 1e-14);
-  EXPECT_NEAR(rng.normal(), -1.9855227910701325, 1e-14);
-  EXPECT_EQ(rng.sign(), 1);
-}
-
-TEST(Random, StreamsDoNotDependOnOrderAndDifferInEveryKey) {
-  const auto three = [](Stream rng) {
-    return std::vector{rng.uniform(), rng.normal(), rng.uniform()};
-  };
-  Stream a(1, Purpose::init, "a", 0), b(1, Purpose::init, "b", 0);
-  std::vector<double> from_a, from_b;
-  for (int i = 0; i < 3; ++i) {  // in turn
-    from_b.push_back(i == 1 ? b.normal() : b.uniform());
-    from_a.push_back(i == 1 ? a.normal() : a.uniform());
-  }
-  EXPECT_EQ(from_a, three(Stream(1, Purpose::init, "a", 0)));
-  EXPECT_EQ(from_b, three(Stream(1, Purpose::init, "b", 0)));
-  std::set<double> firsts;
-  for (const std::uint64_t seed : {1UL, 2UL, 1UL << 32}) {
-    for (const Purpose purpose : {Purpose::init, Purpose::order}) {
-      for (const char* parameter : {"", "a", "b"}) {
-        for (const std::size_t step : {0, 1, 2}) {
-          firsts.insert(Stream(seed, purpose, parameter, step).uniform());
-        }
-      }
-    }
-  }
-  EXPECT_EQ(firsts.size(), 3u * 2 * 3 * 3);
-}
-
-// The mean of `count` draws, which lies within five standard errors of what it should be.
-void expect_mean(const char* what, double expected, int count,
-                 const std::function<double()>& value) {
-  double sum = 0, squares = 0;
-  for (int i = 0; i < count; ++i) {
-    const double x = value();
-    sum += x;
-    squares += x * x;
-  }
-  const double mean = sum / count;
-  const double error = std::sqrt(std::max(0.0, squares / count - mean * mean) / count);
-  EXPECT_NEAR(mean, expected, 5 * error + 64 * kEps) << what;
-}
-
-TEST(Random, DistributionsHaveTheirMoments) {
-  constexpr int kCount = 100000;
-  Stream rng(5, Purpose::test, "moments");
-  const auto power = [](double x, int p) { return std::pow(x, p); };
-  for (int p = 1; p <= 4; ++p) {
-    expect_mean("uniform", 1.0 / (p + 1), kCount, [&] {
-      const double u = rng.uniform();
-      EXPECT_TRUE(u > 0 && u < 1);
-      return power(u, p);
-    });
-    const double normal_moment[] = {0, 0, 1, 0, 3};
-    expect_mean("normal", normal_moment[p], kCount, [&] { return power(rng.normal(), p); });
-  }
-  expect_mean("neighbouring normals", 0, kCount, [&] {
-    const double one = rng.normal();
-    return one * rng.normal();
-  });
-  expect_mean("sign", 0, kCount, [&] {
-    const double s = rng.sign();
-    EXPECT_EQ(std::abs(s), 1);
-    return s;
-  });
-  expect_mean("tail", std::erfc(2 / std::numbers::sqrt2), kCount,
-              [&] { return std::abs(rng.normal()) > 2; });
-}
-
-TEST(Random, MatricesHaveTheirRangeScaleAndEntries) {
-  const auto stream = [] { return Stream(5, Purpose::test, "matrices"); };
-  const Matrix u = uniform({50, 40}, -2, 3, stream()), s = rademacher({50, 40}, stream());
-  const Matrix one = normal({50, 40}, 1, stream());
-  for (std::size_t i = 0; i < u.size(); ++i) {
-    EXPECT_TRUE(u.data()[i] >= -2 && u.data()[i] <= 3);
-    EXPECT_EQ(std::abs(s.data()[i]), 1);
-  }
-  Matrix three = one;
-  scale(three, 3);
-  EXPECT_TRUE(near(normal({50, 40}, 3, stream()), three, 15 * kEps));
-  Stream rng = stream();
-  EXPECT_EQ(u(0, 0), static_cast<Real>(-2 + 5 * rng.uniform()));
-}
-
-// Entries of Haar-distributed frames: E q = 0, E q² = 1/n, E q⁴ = 3/n(n + 2), and distinct entries
-// are uncorrelated. Without the sign of R the first column would have a mean.
-TEST(Random, HaarFramesAreOrthonormalAndUniform) {
-  constexpr std::size_t kR = 2, kN = 5;
-  constexpr int kCount = 4000;
-  for (std::size_t k = 0; k < kR; ++k) {
-    for (const std::size_t j : {std::size_t{0}, kN - 1}) {
-      for (int p = 1; p <= 4; ++p) {
-        const double moment[] = {0, 0, 1.0 / kN, 0, 3.0 / (kN * (kN + 2))};
-        std::size_t step = 0;
-        expect_mean("haar", moment[p], kCount, [&] {
-          return std::pow(haar_rows(kR, kN, Stream(6, Purpose::test, "haar", step++))(k, j), p);
-        });
-      }
-    }
-  }
-  std::size_t step = 0;
-  expect_mean("haar, two entries", 0, kCount, [&] {
-    const Matrix q = haar_rows(kR, kN, Stream(6, Purpose::test, "haar", step++));
-    EXPECT_TRUE(near(matmul_nt(q, q), identity(kR), 50 * kEps));
-    return q(0, 0) * q(1, 1);
-  });
-}
-
-TEST(Random, BelowIsUnbiased) {
-  Stream rng(7, Purpose::test, "below");
-  constexpr int kCount = 60000;
-  for (std::size_t face = 0; face < 6; ++face) {
-    expect_mean("a die", 1.0 / 6, kCount, [&] { return rng.below(6) == face; });
-  }
-  // A remainder alone would fall below a third of this bound every other time.
-  constexpr std::size_t kThird = std::size_t{1} << 62;
-  expect_mean("three quarters", 1.0 / 3, kCount, [&] { return rng.below(3 * kThird) < kThird; });
-  EXPECT_EQ(rng.below(1), 0u);
 }
 
 }  // namespace

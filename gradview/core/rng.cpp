@@ -1,14 +1,12 @@
 #include "gradview/core/rng.hpp"
 
-#include <Random123/philox.h>
-
-#include <cmath>
-#include <numbers>
-
+#include "gradview/core/kernels/normal.hpp"
 #include "gradview/core/linalg.hpp"
 #include "gradview/core/text.hpp"
 
 namespace gradview {
+
+namespace kernel = GRADVIEW_ISA;
 
 Stream::Stream(std::uint64_t seed, Purpose purpose, std::string_view parameter, std::size_t step)
     : key_{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)},
@@ -17,31 +15,31 @@ Stream::Stream(std::uint64_t seed, Purpose purpose, std::string_view parameter, 
 
 std::uint64_t Stream::next64() {
   if (used_ == 2) {
-    const r123::Philox4x32::ctr_type counter{{counter_[0], counter_[1], counter_[2], counter_[3]}};
-    const auto block = r123::Philox4x32{}(counter, {{key_[0], key_[1]}});
-    words_[0] = block[0] | static_cast<std::uint64_t>(block[1]) << 32;
-    words_[1] = block[2] | static_cast<std::uint64_t>(block[3]) << 32;
+    const kernel::Words words = kernel::philox(
+        {{counter_[0], counter_[1], counter_[2], counter_[3]}, {key_[0], key_[1]}}, 0);
+    words_[0] = words.first;
+    words_[1] = words.second;
     ++counter_[0];
     used_ = 0;
   }
   return words_[used_++];
 }
 
-double Stream::uniform() { return (static_cast<double>(next64() >> 12) + 0.5) * 0x1p-52; }
+double Stream::uniform() { return kernel::uniform(next64()); }
 
 double Stream::normal() {
   if (has_spare_) {
     has_spare_ = false;
     return spare_;
   }
-  const double radius = std::sqrt(-2 * std::log(uniform()));
-  const double angle = 2 * std::numbers::pi * uniform();
-  spare_ = radius * std::sin(angle);
+  const std::uint64_t first = next64(), second = next64();
+  const kernel::Pair pair = kernel::normals({first, second});
+  spare_ = pair.second;
   has_spare_ = true;
-  return radius * std::cos(angle);
+  return pair.first;
 }
 
-double Stream::sign() { return next64() >> 63 ? 1.0 : -1.0; }
+double Stream::sign() { return kernel::sign(next64()); }
 
 std::size_t Stream::below(std::size_t bound) {
   const std::uint64_t limit = bound * (UINT64_MAX / bound);  // reject the ragged end
@@ -50,27 +48,56 @@ std::size_t Stream::below(std::size_t bound) {
   return word % bound;
 }
 
-namespace {
+// Whole blocks at once; what is left over of the last block, and an odd number at the end, singly.
+template <class Draw, class Fill>
+void Stream::fill(Real* out, std::size_t count, Draw draw, Fill fill_blocks) {
+  std::size_t i = 0;
+  for (; i < count && (used_ != 2 || has_spare_); ++i) out[i] = static_cast<Real>(draw());
+  const std::size_t blocks = (count - i) / 2;
+  fill_blocks(
+      out + i, blocks,
+      kernel::Philox{{counter_[0], counter_[1], counter_[2], counter_[3]}, {key_[0], key_[1]}});
+  counter_[0] += static_cast<std::uint32_t>(blocks);
+  for (i += 2 * blocks; i < count; ++i) out[i] = static_cast<Real>(draw());
+}
 
-template <class Draw>
-Matrix filled(Shape shape, Draw draw) {
+void Stream::fill_uniform(Real* out, std::size_t count, double low, double high) {
+  fill(
+      out, count, [=, this] { return low + (high - low) * uniform(); },
+      [=](Real* to, std::size_t blocks, const kernel::Philox& state) {
+        kernel::fill_uniforms(to, blocks, state, low, high - low);
+      });
+}
+
+void Stream::fill_normal(Real* out, std::size_t count, double deviation) {
+  fill(
+      out, count, [=, this] { return deviation * normal(); },
+      [=](Real* to, std::size_t blocks, const kernel::Philox& state) {
+        kernel::fill_normals(to, blocks, state, deviation);
+      });
+}
+
+void Stream::fill_sign(Real* out, std::size_t count) {
+  fill(
+      out, count, [this] { return sign(); }, kernel::fill_signs<Real>);
+}
+
+Matrix uniform(Shape shape, double low, double high, Stream rng) {
   Matrix a = uninitialized(shape);
-  for (std::size_t i = 0; i < a.size(); ++i) a.data()[i] = static_cast<Real>(draw());
+  rng.fill_uniform(a.data(), a.size(), low, high);
   return a;
 }
 
-}  // namespace
-
-Matrix uniform(Shape shape, double low, double high, Stream rng) {
-  return filled(shape, [&] { return low + (high - low) * rng.uniform(); });
-}
-
 Matrix normal(Shape shape, double deviation, Stream rng) {
-  return filled(shape, [&] { return deviation * rng.normal(); });
+  Matrix a = uninitialized(shape);
+  rng.fill_normal(a.data(), a.size(), deviation);
+  return a;
 }
 
 Matrix rademacher(Shape shape, Stream rng) {
-  return filled(shape, [&] { return rng.sign(); });
+  Matrix a = uninitialized(shape);
+  rng.fill_sign(a.data(), a.size());
+  return a;
 }
 
 Matrix haar_rows(std::size_t r, std::size_t n, Stream rng) {

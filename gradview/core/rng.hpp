@@ -1,7 +1,7 @@
-// Counter-based random numbers: Philox4x32-10 of Random123, keyed by (seed, purpose, parameter,
-// step). Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011). A
-// stream's numbers depend on its four keys alone: not on order, threads, what else is drawn, or a
-// restart.
+// Counter-based random numbers: Philox4x32-10 keyed by (seed, purpose, parameter, step). Salmon,
+// Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011). A stream's numbers
+// depend on its four keys alone: not on order, threads, what else is drawn, or a restart. Nor on the
+// machine, or on whether they are drawn one by one or by the array (kernels/normal.hpp), to the bit.
 #pragma once
 
 #include <cstddef>
@@ -25,8 +25,15 @@ class Stream {
   double sign();                         // -1 or 1
   std::size_t below(std::size_t bound);  // 0 … bound - 1, unbiased
 
+  // The next `count` numbers, several times as fast as one by one.
+  void fill_uniform(Real* out, std::size_t count, double low, double high);
+  void fill_normal(Real* out, std::size_t count, double deviation);
+  void fill_sign(Real* out, std::size_t count);
+
  private:
   std::uint64_t next64();
+  template <class Draw, class Fill>
+  void fill(Real* out, std::size_t count, Draw draw, Fill fill_blocks);
 
   std::uint32_t key_[2];
   std::uint32_t counter_[4];  // block index, step, parameter, purpose
