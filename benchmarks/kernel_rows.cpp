@@ -32,17 +32,18 @@ Row lazy(const std::string& name, const Bench& bench, std::size_t d, std::size_t
 constexpr Shape kLarge{4096, 4096};
 
 Row project_dense(const std::string& name, const Bench& bench, std::size_t r, bool to_the_limit) {
-  const Matrix g = sample(kLarge, "g");
-  const Gradient gradient = Gradient::dense(g);
+  Matrix entries = sample(kLarge, "g");
+  const Operand g = plain(entries);
+  const Gradient gradient = Gradient::dense(std::move(entries));
   const Matrix u = sample({kLarge.rows, r}, "u"), v = sample({r, kLarge.cols}, "v");
   Matrix gv = zeros({kLarge.rows, r}), ug = zeros({r, kLarge.cols});
   std::vector<Contender> contenders{contender("one pass", [&] { project(gradient, u, v); })};
   if (to_the_limit) {
-    contenders.push_back(contender("reading G", [&] { read_pass(g); }));
+    contenders.push_back(contender("reading G", [&] { read_pass(g.data, g.shape.size()); }));
   } else {
     contenders.push_back(contender("two sgemm", [&] {
-      sgemm(bench.threads, 1, plain(g), transposed(v), 0, gv.data());
-      sgemm(bench.threads, 1, transposed(u), plain(g), 0, ug.data());
+      sgemm(bench.threads, 1, g, transposed(v), 0, gv.data());
+      sgemm(bench.threads, 1, transposed(u), g, 0, ug.data());
     }));
   }
   const Race race(contenders, bench.slots);

@@ -46,9 +46,9 @@ std::string instruction_set() {
 #endif
 }
 
-void read_pass(const Matrix& a) {
-  over(a.size(), [&](std::size_t begin, std::size_t end) {
-    [[maybe_unused]] volatile Real sink = sum_of(a.data() + begin, end - begin);
+void read_pass(const Real* a, std::size_t count) {
+  over(count, [&](std::size_t begin, std::size_t end) {
+    [[maybe_unused]] volatile Real sink = sum_of(a + begin, end - begin);
   });
 }
 
@@ -79,7 +79,7 @@ void AdamStream::pass() {
 }
 
 void sgemm(std::size_t threads, double alpha, Operand a, Operand b, double beta, Real* c) {
-  const Shape sa = shape_of(a.matrix), sb = shape_of(b.matrix);
+  const Shape sa = a.shape, sb = b.shape;
   const std::size_t m = a.transposed ? sa.cols : sa.rows;
   const std::size_t k = a.transposed ? sa.rows : sa.cols;
   const std::size_t n = b.transposed ? sb.rows : sb.cols;
@@ -87,8 +87,8 @@ void sgemm(std::size_t threads, double alpha, Operand a, Operand b, double beta,
   const std::size_t longer = std::max(m, n);
   parallel_blocks(
       longer, (longer + threads - 1) / threads, [&](std::size_t begin, std::size_t end) {
-        const Real* a_ = a.matrix.data();
-        const Real* b_ = b.matrix.data();
+        const Real* a_ = a.data;
+        const Real* b_ = b.data;
         if (by_rows) {
           a_ += a.transposed ? begin : begin * sa.cols;
         } else {
@@ -126,7 +126,7 @@ constexpr double kEntries = 4096.0 * 4096.0;
 Row read_limit(const std::string& name, const Bench& bench, std::size_t threads) {
   const Matrix a = normal(kLarge, 1, {1, Purpose::test, "a"});
   return rate(name, bench, threads, sizeof(Real) * kEntries, "GB/s",
-              contender("read 4096 x 4096", [&] { read_pass(a); }));
+              contender("read 4096 x 4096", [&] { read_pass(a.data(), a.size()); }));
 }
 
 Row in_place_limit(const std::string& name, const Bench& bench, std::size_t threads) {

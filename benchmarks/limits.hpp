@@ -9,8 +9,8 @@ namespace gradview {
 
 std::string instruction_set();  // "AVX-512", "AVX2" …: what our kernels run with here
 
-void read_pass(const Matrix& a);  // 4 bytes per entry
-void in_place_pass(Matrix& a);    // a *= c: 8 bytes per entry
+void read_pass(const Real* a, std::size_t count);  // 4 bytes per entry
+void in_place_pass(Matrix& a);                     // a *= c: 8 bytes per entry
 
 struct AdamStream {  // reads g, m, v, w and writes m, v, w: 28 bytes per entry, no square root
   explicit AdamStream(Shape shape);
@@ -21,11 +21,12 @@ struct AdamStream {  // reads g, m, v, w and writes m, v, w: 28 bytes per entry,
 // c = alpha op(a) op(b) + beta c through OpenBLAS at one thread per piece, one piece per thread of
 // the longer side of c.
 struct Operand {
-  const Matrix& matrix;
+  const Real* data;
+  Shape shape;
   bool transposed = false;
 };
-inline Operand transposed(const Matrix& a) { return {a, true}; }
-inline Operand plain(const Matrix& a) { return {a, false}; }
+inline Operand plain(const Matrix& a) { return {a.data(), shape_of(a)}; }
+inline Operand transposed(const Matrix& a) { return {a.data(), shape_of(a), true}; }
 void sgemm(std::size_t threads, double alpha, Operand a, Operand b, double beta, Real* c);
 
 }  // namespace gradview

@@ -27,7 +27,7 @@ Contender contender(std::string name, Call call) {
 }
 
 struct Slots {
-  double seconds = 0.06;     // of one; a call that takes longer is a slot of its own
+  double seconds = 0.08;     // of one; a call that takes longer is a slot of its own
   std::size_t rounds = 15;   // one slot of every contender each
   std::size_t retries = 15;  // of all slots together
 };

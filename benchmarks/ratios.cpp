@@ -83,7 +83,7 @@ int ratios_main(int argc, char** argv) {
     fmt::print("{}\n", peak_memory_of(peak_memory));
     return 0;
   }
-  if (bench.quick) bench.slots = {.seconds = 0.02, .rounds = 5, .retries = 5};
+  if (bench.quick) bench.slots = {.seconds = 0.04, .rounds = 5, .retries = 5};
 
   const std::vector<Entry> entries = chosen(only);
   Json rows = Json::array();

@@ -155,7 +155,7 @@ def docs(rows, machine):
         with open(FINDINGS, encoding="utf-8") as file:
             out += ["", file.read().strip()]
     out += ["", "## How it was measured", "",
-            "All contenders of a row run in one process, in turn, in slots of 60 ms (or one call, where that takes longer), 15 rounds; the",
+            "All contenders of a row run in one process, in turn, in slots of 80 ms (or one call, where that takes longer), 15 rounds; the",
             "figure is the median of the rounds' ratios, its interval comes from order statistics. During a slot the CPU time of the whole",
             "machine is compared with our own: where others had more than a quarter of the slot's time, it is run again, as often per row as",
             "there are rounds; after that it counts, and the row's note says how many such slots there were. sgemm is OpenBLAS at one thread,",

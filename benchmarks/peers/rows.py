@@ -29,13 +29,13 @@ class Bench:
                 f"{torch.get_num_threads()} threads each, passive waiting, {self.library.text('gv_instruction_set')}")
 
     def race(self, contenders):
-        return Race(self.library, contenders, 0.02 if self.quick else 0.06, 5 if self.quick else 15)
+        return Race(self.library, contenders, 0.04 if self.quick else 0.08, 5 if self.quick else 15)
 
     def best(self, settings):
         """The fastest of several settings of a peer, name → callable."""
         if len(settings) == 1:
             return next(iter(settings.items()))
-        name = Race(self.library, settings, 0.02, 3 if self.quick else 5).fastest()
+        name = Race(self.library, settings, 0.04, 3 if self.quick else 5).fastest()
         return name, settings[name]
 
     def against(self, ours, settings):
