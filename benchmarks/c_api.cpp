@@ -33,8 +33,8 @@ struct ProjectTask final : Task {  // sizes: m, n, r
     visit("g", g);
     visit("u", u);
     visit("v", v);
-    visit("gv", out[0]);
-    visit("ug", out[1]);
+    visit("gv", out.right);
+    visit("ug", out.left);
     gradient.reset();
   }
   void call() override {
@@ -42,7 +42,7 @@ struct ProjectTask final : Task {  // sizes: m, n, r
     out = project(*gradient, u, v);
   }
   Matrix g, u, v;
-  Factors out;
+  Sides out;
   std::optional<Gradient> gradient;
 };
 

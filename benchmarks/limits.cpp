@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "gradview/core/kernels/kernels.hpp"
 #include "gradview/core/linalg.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/rng.hpp"
@@ -35,15 +36,10 @@ void over(std::size_t count, const Work& work) {
 }  // namespace
 
 std::string instruction_set() {
-#if defined(__AVX512F__)
-  return "AVX-512";
-#elif defined(__AVX2__)
-  return "AVX2";
-#elif defined(__ARM_NEON)
-  return "NEON";
-#else
-  return "the compiler's baseline";
-#endif
+  const std::string isa = kernels().isa;
+  if (isa == "x86_64_v4") return "AVX-512";
+  if (isa == "x86_64_v3") return "AVX2";
+  return isa == "x86_64" ? "SSE2" : isa;
 }
 
 void read_pass(const Real* a, std::size_t count) {

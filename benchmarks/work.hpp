@@ -11,9 +11,7 @@
 namespace gradview {
 
 // (G vᵀ, uᵀ G), from one read of a dense G or from δ and x.
-inline Factors project(const Gradient& g, const Matrix& u, const Matrix& v) {
-  return pull_back(1, u, v, g);
-}
+inline Sides project(const Gradient& g, const Matrix& u, const Matrix& v) { return sides(g, u, v); }
 
 // w += du v + u dv in one pass: the change of a product in delta form, v the new right factor.
 inline void move_product(Matrix& w, const Matrix& u, const Matrix& v, const Matrix& du,
