@@ -7,7 +7,7 @@
 #include "gradview/models/linear_blocks.hpp"
 #include "work.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 
 struct Block {
   Block(std::size_t width, std::size_t tokens, const std::string& projector,
@@ -38,4 +38,4 @@ struct Block {
   Optimizer optimizer;
 };
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

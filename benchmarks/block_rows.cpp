@@ -3,7 +3,7 @@
 #include "limits.hpp"
 #include "row.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 constexpr std::size_t kWidth = 768;
@@ -72,4 +72,4 @@ std::vector<Entry> block_rows() {
   return rows;
 }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

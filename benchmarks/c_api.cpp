@@ -13,7 +13,7 @@
 #include "limits.hpp"
 #include "row.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 using Named = std::function<void(std::string_view, Matrix&)>;
@@ -140,16 +140,16 @@ int guarded(const Work& work) {
 }
 
 }  // namespace
-}  // namespace gradview
+}  // namespace gradview::benchmarks
 
 // Functions return 0, or 1 with the reason in gv_error.
 extern "C" {
 
-using gradview::Task;
+using gradview::benchmarks::Task;
 
-const char* gv_error() { return gradview::g_error.c_str(); }
+const char* gv_error() { return gradview::benchmarks::g_error.c_str(); }
 const char* gv_instruction_set() {
-  static const std::string name = gradview::instruction_set();
+  static const std::string name = gradview::benchmarks::instruction_set();
   return name.c_str();
 }
 const char* gv_blas() {
@@ -160,25 +160,25 @@ void gv_threads(std::size_t threads) { gradview::set_threads(threads); }
 
 Task* gv_make(const char* kind, const std::size_t* sizes) {
   Task* made = nullptr;
-  gradview::guarded([&] { made = gradview::make(kind, sizes).release(); });
+  gradview::benchmarks::guarded([&] { made = gradview::benchmarks::make(kind, sizes).release(); });
   return made;
 }
 void gv_free(Task* task) { delete task; }
 
 int gv_set(Task* task, const char* name, const gradview::Real* from, std::size_t count) {
-  return gradview::guarded([&] {
-    gradview::copy(*task, name, count,
-                   [&](gradview::Matrix& to) { std::copy_n(from, count, to.data()); });
+  return gradview::benchmarks::guarded([&] {
+    gradview::benchmarks::copy(*task, name, count,
+                               [&](gradview::Matrix& to) { std::copy_n(from, count, to.data()); });
   });
 }
 int gv_get(Task* task, const char* name, gradview::Real* to, std::size_t count) {
-  return gradview::guarded([&] {
-    gradview::copy(*task, name, count,
-                   [&](gradview::Matrix& from) { std::copy_n(from.data(), count, to); });
+  return gradview::benchmarks::guarded([&] {
+    gradview::benchmarks::copy(
+        *task, name, count, [&](gradview::Matrix& from) { std::copy_n(from.data(), count, to); });
   });
 }
 int gv_run(Task* task, std::size_t calls) {
-  return gradview::guarded([&] {
+  return gradview::benchmarks::guarded([&] {
     for (std::size_t i = 0; i < calls; ++i) task->call();
   });
 }
@@ -188,10 +188,11 @@ int gv_run(Task* task, std::size_t calls) {
 using Run = void (*)(std::size_t calls);
 int gv_race(std::size_t contenders, const char* const* names, const Run* runs, double slot_seconds,
             std::size_t rounds, double* seconds, char* note, std::size_t note_size) {
-  return gradview::guarded([&] {
-    std::vector<gradview::Contender> all;
+  return gradview::benchmarks::guarded([&] {
+    std::vector<gradview::benchmarks::Contender> all;
     for (std::size_t i = 0; i < contenders; ++i) all.push_back({names[i], runs[i]});
-    const gradview::Race race(all, {.seconds = slot_seconds, .rounds = rounds, .retries = rounds});
+    const gradview::benchmarks::Race race(
+        all, {.seconds = slot_seconds, .rounds = rounds, .retries = rounds});
     for (std::size_t i = 0; i < contenders; ++i) {
       seconds = std::copy(race.seconds(i).begin(), race.seconds(i).end(), seconds);
     }
@@ -202,7 +203,7 @@ int gv_race(std::size_t contenders, const char* const* names, const Run* runs, d
 
 // figure gets the median of the values, and the lower and upper end of its interval.
 void gv_median_interval(const double* values, std::size_t count, double* figure) {
-  const auto [median, low, high] = gradview::median_interval({values, values + count});
+  const auto [median, low, high] = gradview::benchmarks::median_interval({values, values + count});
   figure[0] = median;
   figure[1] = low;
   figure[2] = high;

@@ -10,7 +10,7 @@
 #include "row.hpp"
 #include "work.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 struct Size {
@@ -77,4 +77,4 @@ std::vector<Entry> growth_rows() {
   return rows;
 }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

@@ -6,7 +6,7 @@
 #include "row.hpp"
 #include "work.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 // δᵀ(x vᵀ), (δ u)ᵀ x against G = δᵀ x and our projection of it; G is written where it is read.
@@ -109,4 +109,4 @@ std::vector<Entry> kernel_rows() {
   return rows;
 }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

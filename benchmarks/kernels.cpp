@@ -10,7 +10,7 @@
 #include "gradview/core/parallel.hpp"
 #include "work.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 std::size_t argument(const benchmark::State& state, std::size_t i) {
@@ -137,7 +137,7 @@ BENCHMARK(normals)->Arg(8192)->Arg(1 << 20)->UseRealTime();
 BENCHMARK(gemm)->Apply(layers)->UseRealTime();
 
 }  // namespace
-}  // namespace gradview
+}  // namespace gradview::benchmarks
 
 int main(int argc, char** argv) {
   if (const char* threads = std::getenv("GRADVIEW_THREADS")) {

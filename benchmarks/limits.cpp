@@ -12,7 +12,7 @@
 #include "gradview/core/rng.hpp"
 #include "row.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 Real sum_of(const Real* a, std::size_t count) {  // four sums hide the latency of an addition
@@ -163,4 +163,4 @@ std::vector<Entry> limit_rows() {
   return rows;
 }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

@@ -5,7 +5,7 @@
 
 #include "gradview/core/matrix.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 
 std::string instruction_set();  // "AVX-512", "AVX2" …: what our kernels run with here
 
@@ -29,4 +29,4 @@ inline Operand plain(const Matrix& a) { return {a.data(), shape_of(a)}; }
 inline Operand transposed(const Matrix& a) { return {a.data(), shape_of(a), true}; }
 void sgemm(std::size_t threads, double alpha, Operand a, Operand b, double beta, Real* c);
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

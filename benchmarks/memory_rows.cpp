@@ -14,7 +14,7 @@
 #include "row.hpp"
 #include "work.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 double peak_of_child(const std::string& what) {
@@ -78,4 +78,4 @@ std::size_t peak_memory_of(const std::string& what) {
 
 std::vector<Entry> memory_rows() { return {{"rss_lazy_fraction", fraction}}; }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

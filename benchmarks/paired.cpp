@@ -11,7 +11,7 @@
 
 #include "gradview/experiments/driver/program.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 double now() {
@@ -148,4 +148,4 @@ std::string Race::note() const {
   return out;
 }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

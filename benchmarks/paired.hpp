@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace gradview {
+namespace gradview::benchmarks {
 
 struct Contender {
   std::string name;
@@ -57,4 +57,4 @@ class Race {
   std::size_t disturbed_ = 0;
 };
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

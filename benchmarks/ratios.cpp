@@ -16,7 +16,7 @@
 #include "limits.hpp"
 #include "row.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -101,8 +101,9 @@ int ratios_main(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace gradview
+}  // namespace gradview::benchmarks
 
 int main(int argc, char** argv) {
-  return gradview::run_program("bench_ratios", [&] { return gradview::ratios_main(argc, argv); });
+  return gradview::run_program("bench_ratios",
+                               [&] { return gradview::benchmarks::ratios_main(argc, argv); });
 }

@@ -8,7 +8,7 @@
 
 #include "paired.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 
 struct Row {
   std::string name;
@@ -44,4 +44,4 @@ inline Row speedup(std::string name, const Race& race, std::size_t slow, std::si
   return {std::move(name), race.ratio(slow, fast), "times", race.note()};
 }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

@@ -6,7 +6,7 @@
 #include "row.hpp"
 #include "work.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 namespace {
 
 constexpr std::size_t kTokens = 512;
@@ -51,4 +51,4 @@ std::vector<Entry> step_rows() {
       {"additive_vs_lora_r1", [](const Bench& b) { return additive("additive_vs_lora_r1", b); }}};
 }
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks

@@ -8,7 +8,7 @@
 #include "gradview/projections/registry.hpp"
 #include "gradview/projections/tangent.hpp"
 
-namespace gradview {
+namespace gradview::benchmarks {
 
 // (G vᵀ, uᵀ G), from one read of a dense G or from δ and x.
 inline Sides project(const Gradient& g, const Matrix& u, const Matrix& v) { return sides(g, u, v); }
@@ -48,4 +48,4 @@ struct Tokens {
   SharedMatrix delta, x;
 };
 
-}  // namespace gradview
+}  // namespace gradview::benchmarks
