@@ -259,6 +259,18 @@ TEST_P(EverySet, StepsAsTheRulesAreWritten) {
   }
 }
 
+TEST_P(EverySet, DrawsTheSameNumbersAsAnyOther) {
+  const RandomBlocks blocks{{4294967200U, 2, 3, 4}, {5, 6}, 150};  // the counter wraps
+  const auto draw_all = [&](const Kernels& k) {
+    Matrix out = zeros({3, 300});
+    k.normals(blocks, 0.7, out.data());
+    k.uniforms(blocks, -2, 5, out.data() + 300);
+    k.signs(blocks, out.data() + 600);
+    return out;
+  };
+  EXPECT_TRUE(same_bits(draw_all(set()), draw_all(plain_kernels())));
+}
+
 TEST_P(EverySet, LetsNotANumberThrough) {
   Matrix a = draw({7, 40}, 1);
   a(3, 20) = std::numeric_limits<Real>::quiet_NaN();

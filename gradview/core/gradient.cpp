@@ -55,11 +55,24 @@ bool Gradient::finite() const {
   return finite;
 }
 
+const Matrix* Gradient::alone() const {
+  if (terms_.size() != 1 || terms_[0].s != 1) return nullptr;
+  const auto* dense = std::get_if<Dense>(&terms_[0].value);
+  return dense ? dense->g.get() : nullptr;
+}
+
 Matrix Gradient::materialize() const {
-  Matrix sum = zeros(shape_);
-  each([&](double s, const Matrix& g) { axpy(sum, s, g); },
-       [&](double s, const Matrix& delta, const Matrix& x) { add_matmul_tn(sum, s, delta, x); });
-  return sum;
+  if (alone()) return *alone();
+  Matrix sum;  // the first term makes it, the others are added
+  const auto start = [&](Matrix first, double s) {
+    sum = std::move(first);
+    if (s != 1) scale(sum, s);
+  };
+  each([&](double s, const Matrix& g) { sum.size() == 0 ? start(g, s) : axpy(sum, s, g); },
+       [&](double s, const Matrix& delta, const Matrix& x) {
+         sum.size() == 0 ? start(matmul_tn(delta, x), s) : add_matmul_tn(sum, s, delta, x);
+       });
+  return terms_.empty() ? zeros(shape_) : sum;
 }
 
 Matrix Gradient::input_squares() const {

@@ -32,6 +32,7 @@ class Gradient {
   bool empty() const { return terms_.empty(); }  // no term: zero
   bool factored() const;                         // has a term that is not dense
   bool finite() const;
+  const Matrix* alone() const;  // the array that G is, where it is one; else null
 
   Matrix materialize() const;  // G itself, m x n: the one costly act, visible where it is done
   Matrix materialize_rows(std::size_t first, std::size_t count) const;  // a tile of it: count x n

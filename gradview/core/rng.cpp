@@ -1,5 +1,6 @@
 #include "gradview/core/rng.hpp"
 
+#include "gradview/core/kernels/kernels.hpp"
 #include "gradview/core/kernels/normal.hpp"
 #include "gradview/core/linalg.hpp"
 #include "gradview/core/text.hpp"
@@ -53,33 +54,29 @@ template <class Draw, class Fill>
 void Stream::fill(Real* out, std::size_t count, Draw draw, Fill fill_blocks) {
   std::size_t i = 0;
   for (; i < count && (used_ != 2 || has_spare_); ++i) out[i] = static_cast<Real>(draw());
-  const std::size_t blocks = (count - i) / 2;
-  fill_blocks(
-      out + i, blocks,
-      kernel::Philox{{counter_[0], counter_[1], counter_[2], counter_[3]}, {key_[0], key_[1]}});
-  counter_[0] += static_cast<std::uint32_t>(blocks);
-  for (i += 2 * blocks; i < count; ++i) out[i] = static_cast<Real>(draw());
+  const RandomBlocks blocks{
+      {counter_[0], counter_[1], counter_[2], counter_[3]}, {key_[0], key_[1]}, (count - i) / 2};
+  fill_blocks(blocks, out + i);
+  counter_[0] += static_cast<std::uint32_t>(blocks.count);
+  for (i += 2 * blocks.count; i < count; ++i) out[i] = static_cast<Real>(draw());
 }
 
 void Stream::fill_uniform(Real* out, std::size_t count, double low, double high) {
   fill(
       out, count, [=, this] { return low + (high - low) * uniform(); },
-      [=](Real* to, std::size_t blocks, const kernel::Philox& state) {
-        kernel::fill_uniforms(to, blocks, state, low, high - low);
-      });
+      [=](const RandomBlocks& b, Real* to) { kernels().uniforms(b, low, high - low, to); });
 }
 
 void Stream::fill_normal(Real* out, std::size_t count, double deviation) {
   fill(
       out, count, [=, this] { return deviation * normal(); },
-      [=](Real* to, std::size_t blocks, const kernel::Philox& state) {
-        kernel::fill_normals(to, blocks, state, deviation);
-      });
+      [=](const RandomBlocks& b, Real* to) { kernels().normals(b, deviation, to); });
 }
 
 void Stream::fill_sign(Real* out, std::size_t count) {
   fill(
-      out, count, [this] { return sign(); }, kernel::fill_signs<Real>);
+      out, count, [this] { return sign(); },
+      [](const RandomBlocks& b, Real* to) { kernels().signs(b, to); });
 }
 
 Matrix uniform(Shape shape, double low, double high, Stream rng) {

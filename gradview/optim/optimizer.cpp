@@ -212,6 +212,16 @@ void Optimizer::collect(const std::string& name, const Gradient& g, double share
     slot.gradient = Gradient(g.shape());
   }
   const Stopwatch watch(seconds_.project);
+  if (g.alone() && share == 1 && !slot.collected && moves_weight_itself(slot) &&
+      !std::isfinite(settings_.clip)) {
+    slot.gradient = g;  // shared until the step, not copied
+    slot.collected = true;
+    return;
+  }
+  if (slot.collected && slot.projected.empty() && moves_weight_itself(slot)) {  // one more comes
+    slot.projected = slot.projector->project(slot.gradient, *slot.weight);
+    slot.gradient = Gradient(g.shape());
+  }
   if (keeps_gradient(slot)) slot.gradient.add(g, share);
   if (!slot.moments_on_weight || slot.moments_of_lifted || observing_ ||
       std::isfinite(settings_.clip)) {
@@ -316,7 +326,8 @@ bool Optimizer::moves_weight_itself(const Slot& slot) const {
 void Optimizer::move_weight_itself(Slot& slot, double lr) const {
   const UpdateRule& rule = settings_.spec.rule;
   const double rate = rule.rate ? rule.rate(slot.moments[0].step + 1) : 1;
-  rule.move(*slot.weight, slot.projected[0], slot.moments[0],
+  const Matrix& g = slot.projected.empty() ? *slot.gradient.alone() : slot.projected[0];
+  rule.move(*slot.weight, g, slot.moments[0],
             {.lr = static_cast<Real>(lr * rate * slot.projector->rate(0)),
              .keep = static_cast<Real>(1 - lr * slot.decoupled),
              .pull = static_cast<Real>(slot.coupled)});

@@ -47,7 +47,7 @@ void Sgd::operator()(Matrix& g, Moments& moments, const Matrix&) const {
   });
 }
 
-void Sgd::move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const {
+void Sgd::move(Matrix& w, const Matrix& g, Moments& moments, const Move& move) const {
   const bool first = moments.step++ == 0;
   over_blocks(g.size(), [&](std::size_t i, std::size_t count) {
     kernels().momentum_move(static_cast<Real>(momentum), first, nesterov, move, count, w.data() + i,
@@ -75,7 +75,7 @@ void Adam::operator()(Matrix& g, Moments& moments, const Matrix&) const {
   });
 }
 
-void Adam::move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const {
+void Adam::move(Matrix& w, const Matrix& g, Moments& moments, const Move& move) const {
   const AdamStep step = constants(++moments.step);
   over_blocks(g.size(), [&](std::size_t i, std::size_t count) {
     kernels().adam_move(step, move, count, w.data() + i, g.data() + i,

@@ -15,9 +15,9 @@ struct UpdateRule {
   std::function<Moments(Shape)> start;
   // g becomes the direction; `parameter` is what will move by it.
   std::function<void(Matrix& g, Moments& moments, const Matrix& parameter)> apply;
-  // The same and the move in one pass: w ← keep w − lr · direction(g + pull w); g may be lost. Empty
-  // where the rule has no such pass.
-  std::function<void(Matrix& w, Matrix& g, Moments& moments, const Move& move)> move = {};
+  // The same and the move in one pass: w ← keep w − lr · direction(g + pull w). Empty where the rule
+  // has no such pass.
+  std::function<void(Matrix& w, const Matrix& g, Moments& moments, const Move& move)> move = {};
   double memory = 0;  // the share of the first moment that a step keeps: β₁, or the momentum
   std::function<double(std::size_t step)> rate = {};  // multiplies the lr at that update; empty: 1
 };
@@ -28,7 +28,7 @@ struct Sgd {
   bool nesterov = false;
   Moments start(Shape shape) const;
   void operator()(Matrix& g, Moments& moments, const Matrix& parameter) const;
-  void move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const;
+  void move(Matrix& w, const Matrix& g, Moments& moments, const Move& move) const;
   double memory() const { return momentum; }
 };
 
@@ -43,7 +43,7 @@ struct Adam {
   BiasCorrection bias_correction = BiasCorrection::moments;
   Moments start(Shape shape) const;
   void operator()(Matrix& g, Moments& moments, const Matrix& parameter) const;
-  void move(Matrix& w, Matrix& g, Moments& moments, const Move& move) const;
+  void move(Matrix& w, const Matrix& g, Moments& moments, const Move& move) const;
   double memory() const { return beta1; }
   double rate(std::size_t step) const;
 
@@ -80,7 +80,7 @@ UpdateRule update_rule(Rule rule) {
                  .apply = rule,
                  .memory = rule.memory()};
   if constexpr (requires { &Rule::move; }) {
-    out.move = [rule](Matrix& w, Matrix& g, Moments& moments, const Move& move) {
+    out.move = [rule](Matrix& w, const Matrix& g, Moments& moments, const Move& move) {
       rule.move(w, g, moments, move);
     };
   }

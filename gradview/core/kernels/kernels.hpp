@@ -64,6 +64,12 @@ struct Move {
   Real lr, keep = 1, pull = 0;
 };
 
+// Where a random stream stands: normal.hpp.
+struct RandomBlocks {
+  std::uint32_t counter[4], key[2];
+  std::size_t count;  // blocks to draw, two numbers of each
+};
+
 struct Kernels {
   const char* isa;  // "x86_64_v4"
   // Numbers that a packed r x n matrix takes; packing it, adding it to `to` (r x n by strides).
@@ -87,6 +93,10 @@ struct Kernels {
                    Real* b) = nullptr;
   void (*momentum_move)(Real mu, bool first, bool nesterov, const Move&, std::size_t count, Real* w,
                         const Real* g, Real* b) = nullptr;  // b: null where μ = 0
+  // Numbers drawn two by two: N(0, deviation²), uniform in low + (0, width), and signs.
+  void (*normals)(const RandomBlocks&, double deviation, Real* out) = nullptr;
+  void (*uniforms)(const RandomBlocks&, double low, double width, Real* out) = nullptr;
+  void (*signs)(const RandomBlocks&, Real* out) = nullptr;
 };
 
 // Those in use: the fastest that this CPU runs, or the one that the environment variable

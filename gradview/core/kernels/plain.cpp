@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "gradview/core/kernels/kernels.hpp"
+#include "gradview/core/kernels/normal.hpp"
 
 namespace gradview {
 namespace {
@@ -122,6 +123,38 @@ void momentum_move(Real mu, bool first, bool nesterov, const Move& move, std::si
   moved(move, direction, w);
 }
 
+// One by one, as a stream draws them.
+template <class Draw>
+void each_block(const RandomBlocks& b, Real* out, const Draw& draw) {
+  const plain::Philox state{{b.counter[0], b.counter[1], b.counter[2], b.counter[3]},
+                            {b.key[0], b.key[1]}};
+  for (std::size_t i = 0; i < b.count; ++i) {
+    const plain::Pair pair = draw(plain::philox(state, static_cast<std::uint32_t>(i)));
+    out[2 * i] = static_cast<Real>(pair.first);
+    out[2 * i + 1] = static_cast<Real>(pair.second);
+  }
+}
+
+void normals(const RandomBlocks& b, double deviation, Real* out) {
+  each_block(b, out, [&](plain::Words words) {
+    const plain::Pair pair = plain::normals(words);
+    return plain::Pair{deviation * pair.first, deviation * pair.second};
+  });
+}
+
+void uniforms(const RandomBlocks& b, double low, double width, Real* out) {
+  each_block(b, out, [&](plain::Words words) {
+    return plain::Pair{low + width * plain::uniform(words.first),
+                       low + width * plain::uniform(words.second)};
+  });
+}
+
+void signs(const RandomBlocks& b, Real* out) {
+  each_block(b, out, [](plain::Words words) {
+    return plain::Pair{plain::sign(words.first), plain::sign(words.second)};
+  });
+}
+
 constexpr Kernels kPlain = {
     .isa = "plain",
     .thin_size = size,
@@ -137,6 +170,9 @@ constexpr Kernels kPlain = {
     .adam_move = adam_move,
     .momentum = momentum,
     .momentum_move = momentum_move,
+    .normals = normals,
+    .uniforms = uniforms,
+    .signs = signs,
 };
 
 }  // namespace
