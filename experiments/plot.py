@@ -18,6 +18,7 @@ DRAWINGS = [("unbiased", "table.csv", b"identity,family,side,"),
             ("allocation", "layers.csv", b"method,"),
             ("expressivity", "table.csv", b"target,norm,"),
             ("intrinsic", "table.csv", b"method,rank,"),
+            ("cost", "table.csv", b"scenario,method,"),
             ("compare", "metrics.csv", b"")]
 
 

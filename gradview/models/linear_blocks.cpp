@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <stdexcept>
 
 #include "gradview/core/linalg.hpp"
@@ -28,15 +29,17 @@ std::vector<std::string> LinearBlocks::weight_names() const {
   return names;
 }
 
+Shape LinearBlocks::shape(std::size_t weight) const {
+  const std::string_view linear = kLinears[weight % std::size(kLinears)];
+  return {linear == "up" ? hidden : width, linear == "down" ? hidden : width};
+}
+
 Weights LinearBlocks::initial(std::uint64_t seed) const {
   Weights weights;
-  for (std::size_t block = 0; block < layers; ++block) {
-    for (const std::string_view linear : kLinears) {
-      const std::string name = weight_name(block, linear);
-      const Shape shape{linear == "up" ? hidden : width, linear == "down" ? hidden : width};
-      const double bound = 1 / std::sqrt(static_cast<double>(shape.cols));
-      weights.add(name, uniform(shape, -bound, bound, Stream(seed, Purpose::model, name)));
-    }
+  for (const std::string& name : weight_names()) {
+    const Shape shape = this->shape(weights.size());
+    const double bound = 1 / std::sqrt(static_cast<double>(shape.cols));
+    weights.add(name, uniform(shape, -bound, bound, Stream(seed, Purpose::model, name)));
   }
   return weights;
 }

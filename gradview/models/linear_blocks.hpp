@@ -21,6 +21,7 @@ struct LinearBlocks {
 
   std::string weight_name(std::size_t block, std::string_view linear) const;  // "block1.q.weight"
   std::vector<std::string> weight_names() const;  // q, k, v, o, up, down of each block in turn
+  Shape shape(std::size_t weight) const;          // of the weight at this place in the names
   Weights initial(std::uint64_t seed) const;      // uniform in ±1/√(inputs of the layer)
 
   struct Pass {
