@@ -4,8 +4,9 @@ import matplotlib.pyplot as plt
 from plots.common import COLOURS, read_csv, save
 
 PARTS = {"forward": "forward", "delta": "δ", "weight_gradient": "weight gradient δᵀx",
-         "project": "project", "rule": "rule", "update": "update"}
-GREYS = ["#9e9e9e", "#d0d0d0"]  # what no method changes
+         "project": "project", "rule": "rule", "update": "update",
+         "refresh": "choice of the subspace, spread"}
+LOOKS = ["#9e9e9e", "#d0d0d0", *COLOURS[:5]]  # grey: what no method changes
 
 
 def stack(ax, rows, names, widths, colours):
@@ -24,10 +25,14 @@ def stack(ax, rows, names, widths, colours):
     return right
 
 
-def draw_steps(ax, table, methods, title):
+def draw_steps(ax, table, methods, title, refresh_every):
     seconds = table.set_index(["method", "part"]).median_seconds
-    ends = stack(ax, methods, PARTS, lambda method, part: 1e3 * seconds.get((method, part), 0.0),
-                 GREYS + COLOURS[:4])
+
+    def milliseconds(method, part):
+        spread = refresh_every if part == "refresh" else 1
+        return 1e3 * seconds.get((method, part), 0.0) / spread
+
+    ends = stack(ax, methods, PARTS, milliseconds, LOOKS)
     for i, method in enumerate(methods):
         step = table[(table.method == method) & (table.part == "step")].iloc[0]
         ax.errorbar(1e3 * step.median_seconds, i, fmt="none", ecolor="black", capsize=4, elinewidth=1.2,
@@ -41,7 +46,7 @@ def draw_reasons(ax, reasons, options):
     scenarios = list(dict.fromkeys(reasons.scenario))
     names = [name for name in dict.fromkeys(reasons.reason) if name != "computing"]
     share = reasons.set_index(["scenario", "reason"]).share_of_all_seconds
-    colours = dict(zip(names, COLOURS[4:]))
+    colours = dict(zip(names, COLOURS[5:] + COLOURS))
     stack(ax, scenarios, names, lambda scenario, name: 100 * share.get((scenario, name), float("nan")),
           colours.values())
     ax.axvline(0, color="black", linewidth=1)
@@ -63,10 +68,11 @@ def draw(folder, options, metadata):
     for i, (ax, (scenario, compute)) in enumerate(zip(axes, panels)):
         rows = table[(table.scenario == scenario) & (table.compute == compute)]
         draw_steps(ax, rows, list(dict.fromkeys(rows.method)),
-                   f"trained: {scenario}" + ("" if alone else f", {compute}"))
+                   f"trained: {scenario}" + ("" if alone else f", {compute}"),
+                   options.get("refresh-every", 1))
         if i:
             ax.set_yticklabels([])
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in GREYS + COLOURS[:4]]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in LOOKS]
     axes[len(panels) // 2].legend(handles, PARTS.values(), loc="upper center", bbox_to_anchor=(0.5, -0.16),
                                   ncol=3, frameon=False, fontsize=13)
     draw_reasons(axes[-1], reasons, options)
