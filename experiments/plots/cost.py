@@ -46,9 +46,9 @@ def draw_reasons(ax, reasons, options):
     scenarios = list(dict.fromkeys(reasons.scenario))
     names = [name for name in dict.fromkeys(reasons.reason) if name != "computing"]
     share = reasons.set_index(["scenario", "reason"]).share_of_all_seconds
-    colours = dict(zip(names, COLOURS[5:] + COLOURS))
+    colours = {**dict(zip(names, COLOURS[5:] + COLOURS)), "communication": "#555555"}
     stack(ax, scenarios, names, lambda scenario, name: 100 * share.get((scenario, name), float("nan")),
-          colours.values())
+          [colours[name] for name in names])
     ax.axvline(0, color="black", linewidth=1)
     ax.set(title=f"saved from full, all layers, to lora\n({options.get('workers')} workers, "
                  f"{options.get('bandwidth'):g} Gbit/s, not overlapped)", xlabel="% of the time saved")
