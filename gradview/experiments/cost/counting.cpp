@@ -24,7 +24,7 @@ Work project_factored(const Layer& l) {
 Work project_formed(const Layer& l) {
   return {4 * l.rank * whole(l), kReal * (whole(l) + 2 * thin(l))};
 }
-Work project_nothing(const Layer&) { return {}; }  // J = I
+Work nothing(const Layer&) { return {}; }  // J = I, and the rule has moved W
 // Strided sums of δ and of x, then one thin product each.
 Work project_additive(const Layer& l) {
   return {tokens(l) + 2 * l.tokens * thin(l), kReal * (tokens(l) + thin(l))};
@@ -44,7 +44,6 @@ Work project_one_side(const Layer& l) {
   return {2 * l.tokens * thin(l), kReal * (tokens(l) + thin(l))};
 }
 
-Work update_full(const Layer& l) { return {whole(l), kReal * 2 * whole(l)}; }
 // W += du v + u dv in one pass; the factors move too.
 Work update_lora(const Layer& l) {
   return {4 * l.rank * whole(l) + thin(l), kReal * (2 * whole(l) + 2 * thin(l))};
@@ -80,12 +79,14 @@ Priced::Forms unless_pairs_are_thin(const Layer& l) {
 }
 
 // adam: m 3, v 4, bias corrections 2, root, ε, division, lr 1 each = 13; g, m, v read, m, v
-// written. sgd: the learning rate; g read.
+// written. sgd: the learning rate; g read. On W itself, which the rule moves in the same pass: the
+// sum, and W read and written.
 struct Rule {
   const char* name;
   double flops, numbers;
 };
-constexpr Rule kAdam{"adam", 13, 5}, kSgd{"sgd", 1, 1};
+constexpr Rule kAdam{"adam", 13, 5}, kAdamOnWeight{"adam", 14, 7};
+constexpr Rule kSgd{"sgd", 1, 1}, kSgdOnWeight{"sgd", 2, 3};
 
 // Of the layers whose inputs are equally far from the loss: q, k, v before o before up before down.
 std::size_t depth(std::size_t weight) {
@@ -122,8 +123,8 @@ std::vector<Priced> priced_methods(std::size_t rank, std::size_t refresh_every) 
                    .rule_numbers = rule.numbers});
   };
   const auto of_rank = [&](const char* name) { return fmt::format("{}:rank={}", name, rank); };
-  add("full", "full", kAdam, projecting, project_nothing, update_full);
-  add("full, sgd", "full", kSgd, projecting, project_nothing, update_full);
+  add("full", "full", kAdamOnWeight, projecting, nothing, nothing);
+  add("full, sgd", "full", kSgdOnWeight, projecting, nothing, nothing);
   add("lora, formed", of_rank("lora"), kAdam, before, project_formed, update_lora);
   add("lora", of_rank("lora"), kAdam, never, project_factored, update_lora);
   add("random, sgd", of_rank("random"), kSgd, never, project_factored, update_frames);
