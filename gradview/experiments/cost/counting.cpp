@@ -31,13 +31,12 @@ Work project_additive(const Layer& l) {
 }
 bool pairs_are_thin(const Layer& l) { return l.rank * thin(l) < whole(l); }  // r²(m + n) < mn
 // Through v1 ⊙ v2 and u1 ⊙ u2 of r² rows and columns, which are made (1 per entry) and folded back
-// (4); else two products u v, two G ∘ (u v), and four products with a factor.
+// (4); else from blocks of rows of G, each formed and let go: two products u v, two G ∘ (u v), four
+// products with a factor.
 Work project_loha(const Layer& l) {
-  if (!pairs_are_thin(l)) {
-    return {12 * l.rank * whole(l) + 2 * whole(l), kReal * (whole(l) + 4 * thin(l))};
-  }
-  return {4 * l.tokens * l.rank * thin(l) + 5 * l.rank * thin(l),
-          kReal * (tokens(l) + 4 * thin(l))};
+  const double bytes = kReal * (tokens(l) + 4 * thin(l));
+  if (pairs_are_thin(l)) return {(4 * l.tokens + 5) * l.rank * thin(l), bytes};
+  return {2 * l.tokens * whole(l) + 12 * l.rank * whole(l) + 2 * whole(l), bytes};
 }
 // One side: G vᵀ where m >= n, else uᵀ G.
 Work project_one_side(const Layer& l) {
@@ -54,9 +53,10 @@ Work update_frames(const Layer& l) {  // as LoRA, but the frames stay
 Work update_additive(const Layer& l) {
   return {2 * whole(l) + thin(l), kReal * (2 * whole(l) + 2 * thin(l))};
 }
-// Both products before and after (4mnr), both moves (8mnr), two entrywise products added to W.
+// Both products (4mnr), both moves (8mnr), one scaled move ∘ product added to W for each (3mn), and
+// each product moved (1mn).
 Work update_loha(const Layer& l) {
-  return {12 * l.rank * whole(l) + 4 * whole(l) + 2 * thin(l),
+  return {12 * l.rank * whole(l) + 8 * whole(l) + 2 * thin(l),
           kReal * (2 * whole(l) + 4 * thin(l))};
 }
 Work update_one_side(const Layer& l) {
@@ -74,10 +74,6 @@ Work refresh_svd(const Layer& l) {
 Priced::Forms never(const Layer&) { return Priced::Forms::never; }
 Priced::Forms projecting(const Layer&) { return Priced::Forms::projecting; }
 Priced::Forms before(const Layer&) { return Priced::Forms::before; }
-Priced::Forms unless_pairs_are_thin(const Layer& l) {
-  return pairs_are_thin(l) ? Priced::Forms::never : Priced::Forms::before;
-}
-
 // adam: m 3, v 4, bias corrections 2, root, ε, division, lr 1 each = 13; g, m, v read, m, v
 // written. sgd: the learning rate; g read. On W itself, which the rule moves in the same pass: the
 // sum, and W read and written.
@@ -129,7 +125,7 @@ std::vector<Priced> priced_methods(std::size_t rank, std::size_t refresh_every) 
   add("lora", of_rank("lora"), kAdam, never, project_factored, update_lora);
   add("random, sgd", of_rank("random"), kSgd, never, project_factored, update_frames);
   add("additive", of_rank("additive"), kAdam, never, project_additive, update_additive);
-  add("loha", of_rank("loha"), kAdam, unless_pairs_are_thin, project_loha, update_loha);
+  add("loha", of_rank("loha"), kAdam, never, project_loha, update_loha);
   add("galore", fmt::format("galore:rank={},refresh_every={}", rank, refresh_every), kAdam, never,
       project_one_side, update_one_side);
   all.back().refresh_every = refresh_every;
