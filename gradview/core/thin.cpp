@@ -235,7 +235,7 @@ void add_outer_folds(Sides& sum, double s, const Matrix& delta, const Matrix& x,
   const std::size_t n = x.shape()[1];
   const std::size_t block = block_rows(tokens);
   const std::size_t blocks = block_count(tokens, block);
-  const std::size_t chunk = chunk_tokens(std::max(m, n));
+  const std::size_t chunk = 8;  // rows of a tile: the second read is from L1 or L2
   const bool wants_left = sum.left.size() > 0;
   const bool wants_right = sum.right.size() > 0;
   Partial left(wants_left ? blocks : 0, r, n);

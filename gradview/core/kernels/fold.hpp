@@ -3,50 +3,75 @@
 //     w(i, j) += u(i, j mod r) + v(i mod r, j)
 //
 //     for i in rows
-//       for j in periods of p columns            p: the multiple of r that fills some vectors
-//         sums_(j mod p) += a_ij                 in L1, as the r x n sums of columns are
-//         rows_sum_(i mod r, j) += a_ij
+//       for j in periods of p columns             p: the multiple of r that is whole vectors
+//         sums_(j mod p) += a_ij                  in registers where p is four vectors
+//         rows_sum_(i mod r, j) += a_ij           in L1
 //
-// One load of `a` feeds both; the loops are plain, and as wide as the compiler makes them.
+// One load of `a` feeds both. r that divides four vectors (all powers of two up to there) have p of
+// just that; for the others the sums are in L1 too, and a period longer than kLongestPeriod is r
+// itself, entry by entry.
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 
 #include "gradview/core/kernels/kernels.hpp"
 #include "gradview/core/kernels/vector.hpp"
 
 namespace gradview::GRADVIEW_ISA {
 
-constexpr std::size_t kLongestPeriod = 256;
+constexpr std::size_t kLongestPeriod = 16 * kWidth;
 
-// A multiple of r: sums modulo it fold into sums modulo r. r itself where that is long enough.
-constexpr std::size_t period(std::size_t r) { return r * std::max<std::size_t>(1, 4 * kWidth / r); }
+inline std::size_t period(std::size_t r) {
+  return 4 * kWidth % r == 0 ? 4 * kWidth : std::lcm(r, kWidth);
+}
+
+// sums(j mod p) += row(j), to(j) += row(j) where there is a `to`.
+template <bool Rows>
+GRADVIEW_INLINE void fold_row(const Real* row, std::size_t n, std::size_t p, Real* sums, Real* to) {
+  std::size_t j = 0;
+  const auto take = [&](std::size_t at) __attribute__((always_inline)) {
+    const Vector x = load(row + at);
+    if constexpr (Rows) (load(to + at) + x).store_unaligned(to + at);
+    return x;
+  };
+  if (p == 4 * kWidth) {
+    Vector all[4];
+    unroll<4>([&](auto v) { all[v] = load(sums + v * kWidth); });
+    for (; j + p <= n; j += p) {
+      unroll<4>([&](auto v) { all[v] = all[v] + take(j + v * kWidth); });
+    }
+    unroll<4>([&](auto v) { all[v].store_unaligned(sums + v * kWidth); });
+  } else {
+    for (; j + p <= n; j += p) {
+      for (std::size_t v = 0; v < p; v += kWidth) {
+        (load(sums + v) + take(j + v)).store_unaligned(sums + v);
+      }
+    }
+  }
+  for (std::size_t k = 0; j + k < n; ++k) {
+    sums[k] += row[j + k];
+    if constexpr (Rows) to[j + k] += row[j + k];
+  }
+}
 
 inline void fold(const FoldBlock& b) {
   const std::size_t p = period(b.r);
   for (std::size_t i = 0; i < b.rows; ++i) {
     const Real* row = b.a + i * b.n;
-    if (b.rows_sum) {
-      Real* sums = b.rows_sum + (b.first + i) % b.r * b.n;
-      for (std::size_t j = 0; j < b.n; ++j) sums[j] += row[j];
-    }
-    if (!b.columns) continue;
-    Real* out = b.columns + i * b.r;
-    std::fill(out, out + b.r, Real{0});
-    if (p > kLongestPeriod) {  // r is long itself
-      for (std::size_t j = 0; j < b.n; j += b.r) {
-        const std::size_t count = std::min(b.r, b.n - j);
-        for (std::size_t k = 0; k < count; ++k) out[k] += row[j + k];
+    Real* to = b.rows_sum ? b.rows_sum + (b.first + i) % b.r * b.n : nullptr;
+    Real* out = b.columns ? b.columns + i * b.r : nullptr;
+    if (out) std::fill(out, out + b.r, Real{0});
+    if (p > kLongestPeriod) {
+      for (std::size_t j = 0; j < b.n; ++j) {
+        if (to) to[j] += row[j];
+        if (out) out[j % b.r] += row[j];
       }
       continue;
     }
     Real sums[kLongestPeriod] = {};
-    std::size_t j = 0;
-    for (; j + p <= b.n; j += p) {
-      for (std::size_t k = 0; k < p; ++k) sums[k] += row[j + k];
-    }
-    for (std::size_t k = 0; j + k < b.n; ++k) sums[k] += row[j + k];
-    for (std::size_t k = 0; k < p; ++k) out[k % b.r] += sums[k];
+    to ? fold_row<true>(row, b.n, p, sums, to) : fold_row<false>(row, b.n, p, sums, to);
+    for (std::size_t k = 0; out && k < p; ++k) out[k % b.r] += sums[k];
   }
 }
 
@@ -57,17 +82,23 @@ inline void unfold(const UnfoldBlock& b) {
     const Real* u = b.u + i * b.r;
     const Real* v = b.v + (b.first + i) % b.r * b.n;
     if (p > kLongestPeriod) {
-      for (std::size_t j = 0; j < b.n; j += b.r) {
-        const std::size_t count = std::min(b.r, b.n - j);
-        for (std::size_t k = 0; k < count; ++k) row[j + k] += u[k] + v[j + k];
-      }
+      for (std::size_t j = 0; j < b.n; ++j) row[j] += u[j % b.r] + v[j];
       continue;
     }
     Real left[kLongestPeriod];
     for (std::size_t k = 0; k < p; ++k) left[k] = u[k % b.r];
+    const auto add = [&](std::size_t j, const Vector& x) __attribute__((always_inline)) {
+      (load(row + j) + (x + load(v + j))).store_unaligned(row + j);
+    };
     std::size_t j = 0;
-    for (; j + p <= b.n; j += p) {
-      for (std::size_t k = 0; k < p; ++k) row[j + k] += left[k] + v[j + k];
+    if (p == 4 * kWidth) {
+      Vector all[4];
+      unroll<4>([&](auto c) { all[c] = load(left + c * kWidth); });
+      for (; j + p <= b.n; j += p) unroll<4>([&](auto c) { add(j + c * kWidth, all[c]); });
+    } else {
+      for (; j + p <= b.n; j += p) {
+        for (std::size_t c = 0; c < p; c += kWidth) add(j + c, load(left + c));
+      }
     }
     for (std::size_t k = 0; j + k < b.n; ++k) row[j + k] += left[k] + v[j + k];
   }

@@ -5,9 +5,10 @@
 //         for l < k
 //           W_ij += L_il R_lj                       M C multiply-adds for M + C loads
 //
-// R is packed [panel][l][lane], so that a tile walks through it in order. Where registers are 32 a
-// tile is 6 rows by 4 vectors, where they are 16 it is 6 by 2. The pass over W bounds k = 1 and 2,
-// the multiply-adds k >= 8.
+// R is packed [panel][l][lane], so that a tile walks through it in order. A tile is two vectors wide
+// and as many rows high as there are registers, 12 of 32 or 6 of 16: with four vectors and 6 rows as
+// many multiply-adds, but longer visits to fewer rows, which memory serves worse (4096 columns,
+// k = 8: a third slower). The pass over W bounds k = 1 and 2, the multiply-adds k >= 8.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +18,7 @@
 
 namespace gradview::GRADVIEW_ISA {
 
-constexpr std::size_t kPanelVectors = kRegisters == 32 ? 4 : 2;
+constexpr std::size_t kPanelVectors = 2;
 constexpr std::size_t kPanel = kPanelVectors * kWidth;  // columns
 
 inline std::size_t update_size(std::size_t k, std::size_t n) {
@@ -79,6 +80,6 @@ void update_rows(const UpdateBlock& b, std::size_t i) {
   if constexpr (M > 1) update_rows<M / 2>(b, i);
 }
 
-inline void update(const UpdateBlock& b) { update_rows<6>(b, 0); }
+inline void update(const UpdateBlock& b) { update_rows<kRegisters == 32 ? 12 : 6>(b, 0); }
 
 }  // namespace gradview::GRADVIEW_ISA
