@@ -1,6 +1,7 @@
 # What a program that links GradView needs, by role; read by our build and by the installed package alike.
 #   in our headers:  xtensor, Threads::Threads
 #   at link time:    gradview::private_dependencies (used by our sources only; found again on the user's machine)
+#                    gradview::onednn, by the float library, unless GRADVIEW_BF16 is OFF; GRADVIEW_BF16_FOUND
 find_package(Threads REQUIRED)
 find_package(xtensor REQUIRED)
 find_package(fmt REQUIRED)
@@ -26,4 +27,18 @@ if(NOT TARGET gradview::private_dependencies)
   add_library(gradview::private_dependencies INTERFACE IMPORTED)
   target_link_libraries(gradview::private_dependencies INTERFACE fmt::fmt Boost::program_options ZLIB::ZLIB
                         OpenSSL::Crypto ${GRADVIEW_BLAS_LIBRARIES})
+endif()
+
+set(GRADVIEW_BF16_FOUND OFF)
+if(NOT GRADVIEW_BF16 STREQUAL "OFF")
+  find_library(GRADVIEW_ONEDNN_LIBRARY NAMES dnnl DOC "oneDNN")
+  if(GRADVIEW_ONEDNN_LIBRARY)
+    set(GRADVIEW_BF16_FOUND ON)
+    if(NOT TARGET gradview::onednn)
+      add_library(gradview::onednn INTERFACE IMPORTED)
+      target_link_libraries(gradview::onednn INTERFACE ${GRADVIEW_ONEDNN_LIBRARY} ${CMAKE_DL_LIBS})
+    endif()
+  elseif(GRADVIEW_BF16 STREQUAL "ON")
+    message(FATAL_ERROR "gradview: oneDNN was not found (libdnnl-dev; set GRADVIEW_ONEDNN_LIBRARY, or GRADVIEW_BF16=OFF)")
+  endif()
 endif()

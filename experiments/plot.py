@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""plot.py FOLDER: draws the pictures of a run folder.
+"""plot.py FOLDER: draws the pictures of a run folder. plot.py FOLDER FOLDER…: runs of compare over each other.
 
 Exit codes: 0 drawn, or nothing to draw · 2 usage · 3 no run folder, or damaged · 5 cannot write.
 A new experiment adds a line to DRAWINGS, and its draw(folder, options, metadata) to plots/."""
@@ -23,11 +23,14 @@ DRAWINGS = [("unbiased", "table.csv", b"identity,family,side,"),
 
 
 def main(arguments):
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        fail(2, "usage: plot.py FOLDER")
-    folder = Path(arguments[0])
-    if not any((folder / name).is_file() for name in ("run.json", "metrics.csv", "table.csv")):
-        fail(3, f"{folder} is not a run folder: it has no run.json")
+    if not arguments or any(argument.startswith("-") for argument in arguments):
+        fail(2, "usage: plot.py FOLDER…")
+    folders = list(map(Path, arguments))
+    for folder in folders:
+        if not any((folder / name).is_file() for name in ("run.json", "metrics.csv", "table.csv")):
+            fail(3, f"{folder} is not a run folder: it has no run.json")
+    if len(folders) > 1:
+        return importlib.import_module("plots.overlay").draw(folders)
     options, metadata = read_json(folder / "run.json"), read_json(folder / "metadata.json")
     for experiment, name, beginning in DRAWINGS:
         file, recorded = folder / name, metadata.get("experiment", experiment)

@@ -59,8 +59,12 @@ void register_task(TaskKind kind) {
 TaskFamily prepare_task(const Spec& spec, const TaskContext& context) {
   std::vector<std::string> names;
   for (const TaskKind& kind : registry()) {
-    if (kind.name == spec.name) return kind.prepare(spec, context);
     names.push_back(kind.name);
+    if (kind.name != spec.name) continue;
+    if (context.compute == Compute::bf16 && !kind.bf16) {
+      throw std::invalid_argument("--compute bf16 has no meaning for the task " + kind.name);
+    }
+    return kind.prepare(spec, context);
   }
   throw std::invalid_argument("no task '" + spec.name + "'; there are " + join(names, ", ") +
                               did_you_mean(spec.name, names));

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "gradview/core/bf16.hpp"
 #include "gradview/core/spec.hpp"
 #include "gradview/models/loss.hpp"
 #include "gradview/models/weights.hpp"
@@ -45,6 +46,7 @@ struct TaskContext {
   std::string data;   // folder of the data set; empty: where the system's packages put it
   std::string cache;  // folder for what is costly to make again; empty: the user's cache folder
   std::string shift;  // how the task differs from the one before; empty: the task's own default
+  Compute compute = Compute::real;  // of the model, in the training and in what is evaluated
 };
 
 struct TaskFamily {
@@ -58,6 +60,7 @@ struct TaskKind {
   std::vector<OptionHelp> options;
   // Loads the data; throws DataError where it cannot, std::invalid_argument on a bad option.
   std::function<TaskFamily(const Spec&, const TaskContext&)> prepare;
+  bool bf16 = false;  // it heeds TaskContext::compute
 };
 
 const std::vector<TaskKind>& tasks();

@@ -2,12 +2,13 @@
 // Its weight gradient is never formed: the layer hands on δ = ∂L/∂y and x (Gradient::outer).
 #pragma once
 
-#include "gradview/core/linalg.hpp"
+#include "gradview/core/bf16.hpp"
 
 namespace gradview {
 
-inline Matrix linear_forward(const Matrix& x, const Matrix& w, const Matrix& b) {
-  Matrix y = matmul_nt(x, w);
+inline Matrix linear_forward(const Matrix& x, const Matrix& w, const Matrix& b,
+                             Compute in = Compute::real) {
+  Matrix y = matmul_nt(x, w, in);
   const auto [tokens, m] = shape_of(y);
   require_shape("linear_forward", "b", shape_of(b), {1, m});
   for (std::size_t t = 0; t < tokens; ++t) {
@@ -16,8 +17,9 @@ inline Matrix linear_forward(const Matrix& x, const Matrix& w, const Matrix& b) 
   return y;
 }
 
-inline Matrix linear_input_gradient(const Matrix& delta, const Matrix& w) {  // ∂L/∂x = δ W
-  return matmul(delta, w);
+inline Matrix linear_input_gradient(const Matrix& delta, const Matrix& w,
+                                    Compute in = Compute::real) {  // ∂L/∂x = δ W
+  return matmul(delta, w, in);
 }
 
 inline Matrix linear_bias_gradient(const Matrix& delta) { return fold_rows(delta, 1); }  // 1ᵀ δ

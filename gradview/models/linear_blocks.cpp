@@ -48,7 +48,7 @@ LinearBlocks::Pass LinearBlocks::forward(const Weights& weights, Matrix x) const
   Pass pass;
   for (std::size_t block = 0; block < layers; ++block) {
     const auto linear = [&](const char* which, const Matrix& in) {
-      return matmul_nt(in, weights[weight_name(block, which)]);
+      return matmul_nt(in, weights[weight_name(block, which)], compute);
     };
     Pass::Block kept;
     kept.x = share(std::move(x));
@@ -75,7 +75,7 @@ Matrix LinearBlocks::outputs(const Weights& weights, const Matrix& x) const {
   Matrix y = x;
   for (std::size_t block = 0; block < layers; ++block) {
     const auto linear = [&](const char* which, const Matrix& in) {
-      return matmul_nt(in, weights[weight_name(block, which)]);
+      return matmul_nt(in, weights[weight_name(block, which)], compute);
     };
     Matrix a = linear("q", y);
     axpy(a, 1, linear("k", y));
@@ -109,18 +109,18 @@ Matrix LinearBlocks::backward(const Weights& weights, Pass pass, Matrix delta,
     };
     SharedMatrix dy = share(std::move(delta));
     if (done("down", dy, block.f)) return {};
-    Matrix df = matmul(*dy, weights[name("down")]);
+    Matrix df = matmul(*dy, weights[name("down")], compute);
     times_derivative(Activation::relu, *block.f, df);  // relu(z) > 0 where z > 0
     block.f.reset();
     SharedMatrix dup = share(std::move(df));
     if (done("up", dup, std::move(block.z))) return {};
     Matrix dz = *dy;
-    add_matmul(dz, 1, *dup, weights[name("up")]);
+    add_matmul(dz, 1, *dup, weights[name("up")], compute);
     dy.reset();
     dup.reset();
     const SharedMatrix dout = share(std::move(dz));
     if (done("o", dout, std::move(block.a))) return {};
-    Matrix da = matmul(*dout, weights[name("o")]);
+    Matrix da = matmul(*dout, weights[name("o")], compute);
     scale(da, 1.0 / 3);
     const SharedMatrix dqkv = share(std::move(da));
     for (const char* linear : kAttention) {
@@ -128,7 +128,8 @@ Matrix LinearBlocks::backward(const Weights& weights, Pass pass, Matrix delta,
     }
     block.x.reset();
     delta = *dout;
-    for (const char* linear : kAttention) add_matmul(delta, 1, *dqkv, weights[name(linear)]);
+    for (const char* linear : kAttention)
+      add_matmul(delta, 1, *dqkv, weights[name(linear)], compute);
   }
   return delta;
 }

@@ -12,12 +12,14 @@
 #include <string_view>
 #include <vector>
 
+#include "gradview/core/bf16.hpp"
 #include "gradview/models/weights.hpp"
 
 namespace gradview {
 
 struct LinearBlocks {
   std::size_t width = 768, hidden = 4 * 768, layers = 1;  // d, h, blocks
+  Compute compute = Compute::real;                        // of the products with W
 
   std::string weight_name(std::size_t block, std::string_view linear) const;  // "block1.q.weight"
   std::vector<std::string> weight_names() const;  // q, k, v, o, up, down of each block in turn

@@ -32,7 +32,8 @@ Mlp::Pass Mlp::forward(const Weights& weights, Matrix x) const {
   Pass pass;
   for (std::size_t layer = 0; layer < layers(); ++layer) {
     pass.inputs.push_back(share(std::move(x)));
-    x = linear_forward(*pass.inputs.back(), weights[weight_name(layer)], weights[bias_name(layer)]);
+    x = linear_forward(*pass.inputs.back(), weights[weight_name(layer)], weights[bias_name(layer)],
+                       compute);
     if (layer + 1 == layers()) break;
     pass.sums.push_back(x);
     activate(activation, x);
@@ -44,7 +45,8 @@ Mlp::Pass Mlp::forward(const Weights& weights, Matrix x) const {
 Matrix Mlp::outputs(const Weights& weights, const Matrix& x) const {
   Matrix y;
   for (std::size_t layer = 0; layer < layers(); ++layer) {
-    y = linear_forward(layer == 0 ? x : y, weights[weight_name(layer)], weights[bias_name(layer)]);
+    y = linear_forward(layer == 0 ? x : y, weights[weight_name(layer)], weights[bias_name(layer)],
+                       compute);
     if (layer + 1 < layers()) activate(activation, y);
   }
   return y;
@@ -54,7 +56,7 @@ void Mlp::backward(const Weights& weights, Pass pass, Matrix delta, const Collec
   for (std::size_t layer = layers(); layer-- > 0;) {
     const SharedMatrix shared = share(std::move(delta));
     if (layer > 0) {
-      delta = linear_input_gradient(*shared, weights[weight_name(layer)]);
+      delta = linear_input_gradient(*shared, weights[weight_name(layer)], compute);
       times_derivative(activation, pass.sums[layer - 1], delta);
       pass.sums.pop_back();
     }

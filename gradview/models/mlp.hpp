@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "gradview/core/bf16.hpp"
 #include "gradview/models/activation.hpp"
 #include "gradview/models/weights.hpp"
 
@@ -11,6 +12,7 @@ namespace gradview {
 struct Mlp {
   std::vector<std::size_t> sizes;  // inputs, hidden layers, outputs
   Activation activation = Activation::relu;
+  Compute compute = Compute::real;  // of the products with W
 
   std::size_t layers() const { return sizes.size() - 1; }
   std::string weight_name(std::size_t layer) const;  // "fc1.weight" for layer 0

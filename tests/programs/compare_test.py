@@ -4,6 +4,7 @@
 """
 import csv
 import gzip
+import json
 import os
 import random
 import signal
@@ -296,6 +297,34 @@ def refused():
           (limited.returncode, limited.stderr))
 
 
+def bfloat16():
+    flags = [*SMALL, "--lr", "0.01", "--projector", "lora:rank=4", "--optimizer", "adam", "--quiet"]
+    told = "--compute bf16 cannot be had"
+
+    def metadata(name):
+        with open(os.path.join(out(name), "metadata.json"), encoding="utf-8") as file:
+            return json.load(file)["compute"]
+
+    exact = call("compare", *flags, "--out", out("float"))
+    check("float is the default, and recorded", exact.returncode == 0 and metadata("float") == "float", exact.stderr)
+    rounded = call("compare", *flags, "--out", out("bf16"), "--compute", "bf16")
+    had = told not in rounded.stderr
+    check("--compute bf16 runs, or says that it computes in float", rounded.returncode == 0 and
+          metadata("bf16").startswith("bf16, " if had else "float; bf16 was asked for"), rounded.stderr)
+    losses = [[float(row["loss"]) for row in rows(out(name))] for name in ("float", "bf16")]
+    apart = max(abs(a - b) / a for a, b in zip(*losses))
+    check("bf16 moves the losses a little, its fallback not at all", 0 < apart < 0.1 if had else apart == 0, apart)
+    # An instruction set without bfloat16, whatever the CPU.
+    fallen = subprocess.run([os.path.join(BIN, "compare"), *flags, "--out", out("fallen"), "--compute", "bf16"], cwd=WORK,
+                            capture_output=True, text=True, timeout=120, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"})
+    check("without its instructions bf16 is float, and says so", fallen.returncode == 0 and told in fallen.stderr and
+          without_seconds(rows(out("fallen"))) == without_seconds(rows(out("float"))) and
+          metadata("fallen").startswith("float; bf16 was asked for"), fallen.stderr)
+    other = call("compare", *TEACHER, "--compute", "bf16", "--out", out("other"))
+    check("a task that does not heed bf16 refuses it", not had or (other.returncode == 2 and "teacher" in other.stderr),
+          other.stderr)
+
+
 def words():
     for flag in ("--help", "--version", "--list", "--list-tasks", "--help-optimizer"):
         done = call("compare", flag)
@@ -305,7 +334,7 @@ def words():
           {"full", "lora", "random", "additive", "bitfit", "lora_fa"} <= {line.split()[0] for line in listed}, listed)
     check("--help-projector tells the options", "refresh_every" in call("compare", "--help-projector", "random").stdout)
     flags = call("compare", "--help").stdout
-    for flag in ("projector optimizer task shift data steps batch-size lr seeds tune-seeds eval-every trials group-by margin best-from target "
+    for flag in ("projector optimizer task shift data compute steps batch-size lr seeds tune-seeds eval-every trials group-by margin best-from target "
                  "rest biases override schedule clip accumulate jobs threads out overwrite resume quiet config").split():
         check(f"--help names --{flag}", f"--{flag} " in flags)
 
@@ -328,6 +357,6 @@ def teacher():
     check("teacher: the planted rank suffices", float(lines["lora:rank=2"]["best_accuracy"]) > 0.999)
 
 
-for part in (words, results, resuming, trials, divergence, teacher, unbiased, refused):
+for part in (words, results, resuming, trials, divergence, teacher, bfloat16, unbiased, refused):
     part()
 sys.exit(failures > 0)

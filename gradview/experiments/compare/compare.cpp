@@ -264,6 +264,7 @@ int run(int argc, const char* const* argv) {
   Progress progress(settings.quiet);
   const TaskFamily family = prepare_task(parse_spec(settings.task), settings.context);
   Json metadata = machine_metadata("compare");
+  metadata["compute"] = settings.compute.record();
   for (const auto& [key, value] : family.record) metadata["task"][key] = value;
   metadata["seeds"] = settings.reported_seeds();
   metadata["tuning_seeds"] = settings.tuning_seeds();

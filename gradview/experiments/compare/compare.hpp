@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "gradview/experiments/driver/flags.hpp"
+#include "gradview/experiments/driver/compute.hpp"
 #include "gradview/experiments/training.hpp"
 
 namespace gradview {
@@ -27,6 +27,7 @@ struct CompareSettings {
   double margin = 0.5;  // points
   bool quiet = false;
   TaskContext context;
+  ComputeFlag compute;
   TrainingSettings training;
 
   void declare(Flags& flags);

@@ -108,6 +108,7 @@ void CompareSettings::declare(Flags& flags) {
               "the best one, then round the best of all");
   flags.text("best-from", best_from, "DIR",
              "take each curve's rate and knob from an earlier run folder");
+  compute.declare(flags);
   flags.count("seeds", seeds, {.least = 1, .most = 1000}, "reported seeds");
   flags.count("tune-seeds", tune_seeds, {.least = 1, .most = 1000},
               "further seeds that rates are chosen on");
@@ -188,6 +189,7 @@ void CompareSettings::finish(const Flags& flags) {
   if (clip) training.clip = *clip;
   training.train_rest = rest == "full";
   training.train_biases = biases == "trained";
+  context.compute = compute.resolve("compare");
 }
 
 std::vector<Curve> CompareSettings::curves() const {

@@ -3,7 +3,8 @@
 // Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017, arXiv:1708.07747. 784-256-128-10 is pre-trained on
 // the upright images (or on the classes 0–4), one network per seed, and adapted to the rotated ones
 // (or to the classes 5–9; then only the logits of a task's own classes take part). One twelfth of
-// the training images is held out from both trainings, for validation.
+// the training images is held out from both trainings, for validation. The pre-training is in float
+// whatever the adaptation computes in.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -56,8 +57,10 @@ struct Data {
 
 class Fashion final : public Task {
  public:
-  Fashion(std::shared_ptr<const Data> data, Weights start)
-      : data_(std::move(data)), start_(std::move(start)) {}
+  Fashion(std::shared_ptr<const Data> data, Weights start, Compute compute = Compute::real)
+      : data_(std::move(data)), model_(data_->model), start_(std::move(start)) {
+    model_.compute = compute;
+  }
 
   const Weights& start() const override { return start_; }
   std::size_t examples() const override { return data_->new_task.train.size(); }
@@ -77,26 +80,27 @@ class Fashion final : public Task {
     return {};
   }
   std::vector<std::string> before_softmax() const override {
-    return {data_->model.weight_name(data_->model.layers() - 1)};
+    return {model_.weight_name(model_.layers() - 1)};
   }
 
   Score gradients(const Domain& domain, const Weights& weights, std::span<const std::size_t> batch,
                   const Collect& collect) const {
-    auto pass = data_->model.forward(weights, domain.train.batch(batch));
+    auto pass = model_.forward(weights, domain.train.batch(batch));
     Matrix delta;
     const Score score =
         softmax_cross_entropy(pass.outputs, domain.train.labels_of(batch), domain.classes, &delta);
-    data_->model.backward(weights, std::move(pass), std::move(delta), collect);
+    model_.backward(weights, std::move(pass), std::move(delta), collect);
     return score;
   }
 
  private:
   Score score(const Weights& weights, const Matrix& x, const Domain& domain,
               const Images& images) const {
-    return softmax_cross_entropy(data_->model.outputs(weights, x), images.labels, domain.classes);
+    return softmax_cross_entropy(model_.outputs(weights, x), images.labels, domain.classes);
   }
 
   std::shared_ptr<const Data> data_;
+  Mlp model_;
   Weights start_;
 };
 
@@ -242,9 +246,10 @@ TaskFamily prepare(const Spec& spec, const TaskContext& context) {
       "gradview fashion 1; data {}; {}; sizes 256-128; activation {}; adam {} x {} at {}; real {}",
       hashes, shift.classes ? "classes 0-4" : "all classes", static_cast<int>(o.activation),
       o.pretrain_steps, o.pretrain_batch, exact(o.pretrain_lr), sizeof(Real));
-  family.make = [data, o, key, cache = cache_folder(context)](std::uint64_t seed) {
+  family.make = [data, o, key, cache = cache_folder(context),
+                 compute = context.compute](std::uint64_t seed) {
     return std::make_shared<Fashion>(
-        data, cached(data, o, seed, cache, fmt::format("{}; seed {}", key, seed)));
+        data, cached(data, o, seed, cache, fmt::format("{}; seed {}", key, seed)), compute);
   };
   return family;
 }
@@ -253,7 +258,7 @@ TaskFamily prepare(const Spec& spec, const TaskContext& context) {
 
 TaskKind fashion_task() {
   return {"fashion", "Fashion-MNIST, pre-trained upright and adapted to a shift",
-          describe_options<Options>("fashion"), prepare};
+          describe_options<Options>("fashion"), prepare, /*bf16=*/true};
 }
 
 }  // namespace gradview
