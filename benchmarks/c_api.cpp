@@ -78,8 +78,9 @@ struct AdamTask final : Task {  // sizes: m, n
 };
 
 struct BlockTask final : Task {  // sizes: width, tokens
-  BlockTask(const std::size_t* s, const std::string& projector)
+  BlockTask(const std::size_t* s, const std::string& projector, Compute compute = Compute::real)
       : block(s[0], s[1], projector, "adam", kRate) {
+    block.model.compute = compute;
     block.y = zeros({s[1], s[0]});
     block.dx = block.y;
   }
@@ -101,8 +102,13 @@ std::unique_ptr<Task> make(const std::string& kind, const std::size_t* sizes) {
   if (kind == "adam") return std::make_unique<AdamTask>(sizes);
   if (kind == "block lora") return std::make_unique<BlockTask>(sizes, "lora:rank=8");
   if (kind == "block full") return std::make_unique<BlockTask>(sizes, "full");
+  if (kind == "block lora bf16") {
+    if (!bf16_runs_here()) throw std::runtime_error(kind + ": " + bf16_description());
+    return std::make_unique<BlockTask>(sizes, "lora:rank=8", Compute::bf16);
+  }
   throw std::invalid_argument("no task '" + kind +
-                              "'; there are project, update, adam, block lora, block full");
+                              "'; there are project, update, adam, block lora, block full, "
+                              "block lora bf16");
 }
 
 void copy(Task& task, const std::string& name, std::size_t count,

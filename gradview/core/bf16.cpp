@@ -59,16 +59,31 @@ using Allocator = BufferAllocator<std::uint16_t>;
 using Bf16Matrix = xt::xtensor<std::uint16_t, 2, xt::layout_type::row_major, Allocator>;
 using dnnl::memory;
 
-// oneDNN works on the calling thread alone; the pieces are ours. A setting of every thread.
-void stay_on_this_thread() {
-  using SetThreads = void (*)(int);
-  static const auto set = reinterpret_cast<SetThreads>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
-  thread_local const bool done = [] {
-    if (set) set(1);
-    return true;
-  }();
-  (void)done;
-}
+// While it lives, oneDNN works on the calling thread alone: the pieces are ours. The setting belongs
+// to the thread, which may be another library's too, and is put back.
+class OneThread {
+ public:
+  OneThread() : before_(get() ? get()() : 0) {
+    if (set()) set()(1);
+  }
+  ~OneThread() {
+    if (set() && before_ > 0) set()(before_);
+  }
+  OneThread(const OneThread&) = delete;
+
+ private:
+  using Get = int (*)();
+  using Set = void (*)(int);
+  static Get get() {  // of the OpenMP that oneDNN brings along, if it does
+    static const auto found = reinterpret_cast<Get>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
+    return found;
+  }
+  static Set set() {
+    static const auto found = reinterpret_cast<Set>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+    return found;
+  }
+  int before_;
+};
 
 dnnl::engine& engine() {  // never destroyed: threads may outlive statics
   static dnnl::engine& instance = *new dnnl::engine(dnnl::engine::kind::cpu, 0);
@@ -155,7 +170,7 @@ void multiply(const Bf16Matrix& a, const Bf16Matrix& b, bool transposed, Matrix&
   const memory::dims b_strides = transposed ? memory::dims{1, k} : memory::dims{ldc, 1};
   const auto piece = [&](std::size_t row, std::size_t col, std::size_t row_count,
                          std::size_t col_count) {
-    stay_on_this_thread();
+    const OneThread scope;
     const auto rows = static_cast<memory::dim>(row_count);
     const auto cols = static_cast<memory::dim>(col_count);
     product({{rows, k}, {k, 1}}, {{k, cols}, b_strides}, {{rows, cols}, {ldc, 1}})(
