@@ -144,7 +144,7 @@ class CostFindings : public testing::Test {  // seconds that are known, eight ro
   CostFindings() : where_(scenarios(kBlock, 2)), methods_(priced_methods(1, 10)) {
     for (const Scenario& scenario : where_) {
       for (const Priced& method : methods_) {
-        cases_.push_back({&scenario, &method, &computes().front()});
+        cases_.push_back({&scenario, &method, &arithmetics().front()});
         SecondsOfParts parts{1, 1, 0, 0, 0, 0};
         const bool all = &scenario == where_.data();
         if (method.name == "full") parts[2] = all ? 8 : 4;          // 10, 6
@@ -223,7 +223,7 @@ TEST(CostSteps, PartsAreTheSameWorkForAllAndOnlyFormersForm) {
   std::vector<Case> cases;
   for (const Scenario& scenario : where) {
     for (const Priced& method : methods) {
-      cases.push_back({&scenario, &method, &computes().front()});
+      cases.push_back({&scenario, &method, &arithmetics().front()});
     }
   }
   Progress progress(true);

@@ -58,7 +58,7 @@ Work whole_step(const StepWork& work) {
 
 void print_steps(const std::vector<Case>& cases, const Findings& findings) {
   const Scenario* scenario = nullptr;
-  const Compute* compute = nullptr;
+  const Arithmetic* compute = nullptr;
   for (const Case& one : cases) {
     if (one.scenario != scenario || one.compute != compute) {
       scenario = one.scenario;
@@ -195,7 +195,7 @@ void declare(Flags& flags, Settings& s, FolderFlags& folder) {
   flags.count("refreshes", s.plan.refreshes, {.least = 1, .most = 1000},
               "choices of a subspace that are timed");
   std::vector<std::string> names;
-  for (const Compute& compute : computes()) names.emplace_back(compute.name);
+  for (const Arithmetic& compute : arithmetics()) names.emplace_back(compute.name);
   s.compute = names;
   flags.list("compute", s.compute, join(names, "|"),
              "arithmetic of forward and δ, the first as base");
@@ -211,18 +211,20 @@ void declare(Flags& flags, Settings& s, FolderFlags& folder) {
   folder.declare(flags);
 }
 
-std::vector<const Compute*> chosen(const std::vector<std::string>& names) {
-  std::vector<const Compute*> out;
+std::vector<const Arithmetic*> chosen(const std::vector<std::string>& names) {
+  std::vector<const Arithmetic*> out;
   for (const std::string& name : names) {
     std::vector<std::string> known;
-    const Compute* found = nullptr;
-    for (const Compute& compute : computes()) {
+    const Arithmetic* found = nullptr;
+    for (const Arithmetic& compute : arithmetics()) {
       known.emplace_back(compute.name);
       if (name == compute.name) found = &compute;
     }
     if (!found || std::find(out.begin(), out.end(), found) != out.end()) {
       throw std::invalid_argument(fmt::format("--compute '{}': {}; this build has {}", name,
-                                              found ? "given twice" : "unknown",
+                                              found            ? "given twice"
+                                              : name == "bf16" ? bf16_description()
+                                                               : "unknown",
                                               join(known, ", ")));
     }
     out.push_back(found);
@@ -251,7 +253,7 @@ int run(int argc, const char* const* argv) {
         s.plan.repeats, s.refresh_every));
   }
   s.plan.model.hidden = s.hidden.value_or(4 * s.plan.model.width);
-  const std::vector<const Compute*> arithmetic = chosen(s.compute);
+  const std::vector<const Arithmetic*> arithmetic = chosen(s.compute);
   set_threads(s.threads);
   RunFolder folder("cost", folder_flags);
   folder.begin(flags.resolved(), machine_metadata("cost"));
@@ -259,7 +261,7 @@ int run(int argc, const char* const* argv) {
   const std::vector<Scenario> where = scenarios(s.plan.model, last);
   const std::vector<Priced> methods = priced_methods(s.plan.rank, s.refresh_every);
   std::vector<Case> cases;
-  for (const Compute* compute : arithmetic) {
+  for (const Arithmetic* compute : arithmetic) {
     for (const Scenario& scenario : where) {
       for (const Priced& method : methods) cases.push_back({&scenario, &method, compute});
     }

@@ -115,7 +115,7 @@ void Findings::attribute(const std::string& scenario, const Network& network) {
   std::vector<Link> chain{{"fewer matrices", start, full},
                           {"fewer numbers", full, formed},
                           {"factorisation", formed, end}};
-  for (const Compute& compute : computes()) {
+  for (const Arithmetic& compute : arithmetics()) {
     const Case* const lower = find(scenario, "lora", compute.name);
     if (!lower || compute.name == plain) continue;
     chain.push_back({fmt::format("precision ({})", compute.name), end, lower});

@@ -24,7 +24,8 @@ double now() {
 class Runner {
  public:
   Runner(const Plan& plan, const Case& of, Weights& weights)
-      : plan_(plan), case_(of), weights_(weights) {
+      : plan_(plan), model_(plan.model), case_(of), weights_(weights) {
+    model_.compute = of.compute->compute;
     const std::vector<std::string> names = plan.model.weight_names();
     for (std::size_t i = 0; i < names.size(); ++i) {
       const auto& trained = of.scenario->trained;
@@ -53,16 +54,15 @@ class Runner {
   std::pair<SecondsOfParts, double> step(const Matrix& x, const Matrix& target) {
     SecondsOfParts out{};
     const auto at = [&](Part part) -> double& { return out[static_cast<std::size_t>(part)]; };
-    case_.compute->select();
     const StepSeconds before = optimizer_->seconds();
     double start = now();
-    LinearBlocks::Pass pass = plan_.model.forward(weights_, x);
+    LinearBlocks::Pass pass = model_.forward(weights_, x);
     at(Part::forward) = now() - start;
     Matrix delta;
     mean_squared_error(pass.outputs, target, &delta);
     collecting_ = forming_ = 0;
     start = now();
-    plan_.model.backward(
+    model_.backward(
         weights_, std::move(pass), std::move(delta),
         [this](const std::string& name, const Gradient& g) { collect(name, g); },
         case_.scenario->trained.front());
@@ -100,6 +100,7 @@ class Runner {
   }
 
   const Plan& plan_;
+  LinearBlocks model_;
   const Case& case_;
   Weights& weights_;
   std::map<std::string, Priced::Forms> forms_;  // of the trained weights
@@ -124,8 +125,12 @@ void pool(std::vector<Case>& cases, std::size_t round, Part part, const Alike& a
 
 }  // namespace
 
-const std::vector<Compute>& computes() {
-  static const std::vector<Compute> all{{"float", [] {}}};
+const std::vector<Arithmetic>& arithmetics() {
+  static const std::vector<Arithmetic> all = [] {
+    std::vector<Arithmetic> here{{"float", Compute::real}};
+    if (bf16_runs_here()) here.push_back({"bf16", Compute::bf16});
+    return here;
+  }();
   return all;
 }
 

@@ -13,18 +13,18 @@
 namespace gradview {
 
 // How the matrix products of forward and δ are computed.
-struct Compute {
+struct Arithmetic {
   const char* name;
-  void (*select)();
+  Compute compute;
 };
-const std::vector<Compute>& computes();  // of this build, float first
+const std::vector<Arithmetic>& arithmetics();  // that run here, float first
 
 using SecondsOfParts = std::array<double, kParts.size()>;
 
 struct Case {
   const Scenario* scenario;
   const Priced* method;
-  const Compute* compute;
+  const Arithmetic* compute;
   std::vector<SecondsOfParts> rounds = {};
   std::vector<double> refreshes = {};  // seconds of one choice of the subspace, all layers
   std::size_t state_bytes = 0;         // moments and frames
