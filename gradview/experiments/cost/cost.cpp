@@ -214,6 +214,11 @@ void declare(Flags& flags, Settings& s, FolderFlags& folder) {
 std::vector<const Arithmetic*> chosen(const std::vector<std::string>& names) {
   std::vector<const Arithmetic*> out;
   for (const std::string& name : names) {
+    if (name == "bf16" && !bf16_runs_here()) {
+      fmt::print(stderr, "cost: note: --compute bf16 cannot be had, so it is left out: {}\n",
+                 bf16_description());
+      continue;
+    }
     std::vector<std::string> known;
     const Arithmetic* found = nullptr;
     for (const Arithmetic& compute : arithmetics()) {
@@ -222,13 +227,12 @@ std::vector<const Arithmetic*> chosen(const std::vector<std::string>& names) {
     }
     if (!found || std::find(out.begin(), out.end(), found) != out.end()) {
       throw std::invalid_argument(fmt::format("--compute '{}': {}; this build has {}", name,
-                                              found            ? "given twice"
-                                              : name == "bf16" ? bf16_description()
-                                                               : "unknown",
+                                              found ? "given twice" : "unknown",
                                               join(known, ", ")));
     }
     out.push_back(found);
   }
+  if (out.empty()) out.push_back(&arithmetics().front());
   return out;
 }
 
@@ -256,7 +260,9 @@ int run(int argc, const char* const* argv) {
   const std::vector<const Arithmetic*> arithmetic = chosen(s.compute);
   set_threads(s.threads);
   RunFolder folder("cost", folder_flags);
-  folder.begin(flags.resolved(), machine_metadata("cost"));
+  auto metadata = machine_metadata("cost");
+  metadata["bf16"] = bf16_description();
+  folder.begin(flags.resolved(), metadata);
 
   const std::vector<Scenario> where = scenarios(s.plan.model, last);
   const std::vector<Priced> methods = priced_methods(s.plan.rank, s.refresh_every);
