@@ -283,8 +283,8 @@ TEST_P(EverySet, LetsNotANumberThrough) {
 
 INSTANTIATE_TEST_SUITE_P(Kernels, EverySet,
                          testing::Range<std::size_t>(0, kernels_of_this_cpu().size()),
-                         [](const auto& info) {
-                           return std::string(kernels_of_this_cpu()[info.param].isa);
+                         [](const auto& set) {
+                           return std::string(kernels_of_this_cpu()[set.param].isa);
                          });
 
 // What a step is made of, in the bits of one thread whatever the number of threads.

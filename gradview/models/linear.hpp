@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gradview/core/bf16.hpp"
+#include "gradview/core/thin.hpp"
 
 namespace gradview {
 
