@@ -7,6 +7,7 @@
 namespace gradview::GRADVIEW_ISA {
 
 void set_products(Kernels& k) {
+  set_sum_order();
   k.thin_size = thin_size;
   k.thin_pack = thin_pack;
   k.thin_add = thin_add;

@@ -23,21 +23,32 @@ constexpr std::size_t kRegisters = 16;
 GRADVIEW_INLINE Vector load(const Real* from) { return Vector::load_unaligned(from); }
 
 // The sums of `Count` vectors, kWidth of them at a time: adding by pairs while transposing takes a
-// quarter of the instructions that one vector after the other does.
+// quarter of the instructions that one vector after the other does. Which of them haddp puts where
+// is asked of itself: xsimd 8.1 mixes up 16 floats. set_sum_order() before the first use.
+inline std::size_t sum_order[kWidth];
+
+inline void set_sum_order() {
+  Vector vectors[kWidth];
+  for (std::size_t k = 0; k < kWidth; ++k) vectors[k] = Vector(static_cast<Real>(k));
+  Real sums[kWidth];
+  xsimd::haddp(vectors).store_unaligned(sums);
+  for (std::size_t l = 0; l < kWidth; ++l) {
+    sum_order[l] = static_cast<std::size_t>(sums[l]) / kWidth;
+  }
+}
+
 template <std::size_t Count>
 GRADVIEW_INLINE void sums_of(const Vector* vectors, Real* sums) {
-  constexpr std::size_t kWhole = Count / kWidth * kWidth;
-  for (std::size_t k = 0; k < kWhole; k += kWidth) {
-    xsimd::haddp(vectors + k).store_unaligned(sums + k);
-  }
-  if constexpr (kWhole < Count) {
-    Vector rest[kWidth];
+  for (std::size_t first = 0; first < Count; first += kWidth) {
+    Vector some[kWidth];
     for (std::size_t k = 0; k < kWidth; ++k) {
-      rest[k] = kWhole + k < Count ? vectors[kWhole + k] : Vector(Real{0});
+      some[k] = first + k < Count ? vectors[first + k] : Vector(Real{0});
     }
-    Real last[kWidth];
-    xsimd::haddp(rest).store_unaligned(last);
-    for (std::size_t k = 0; kWhole + k < Count; ++k) sums[kWhole + k] = last[k];
+    Real lanes[kWidth];
+    xsimd::haddp(some).store_unaligned(lanes);
+    for (std::size_t l = 0; l < kWidth; ++l) {
+      if (first + sum_order[l] < Count) sums[first + sum_order[l]] = lanes[l];
+    }
   }
 }
 
