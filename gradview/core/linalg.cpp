@@ -38,11 +38,13 @@ struct Operand {
 // every call, so that pieces should be large. Their number depends on the shape alone, so that the
 // bits do not depend on the number of threads; it is even, so that two threads share it.
 constexpr std::size_t kSmallestSplit = std::size_t{1} << 22;  // multiply-adds; fewer in one call
-constexpr std::size_t kSmallestPiece = 256;
+constexpr std::size_t kSmallestHalf = 192;                    // of two pieces
+constexpr std::size_t kSmallestPiece = 512;                   // of more
 constexpr std::size_t kMostPieces = 8;
 
 std::size_t pieces(std::size_t size) {
-  std::size_t count = 1;
+  if (size < 2 * kSmallestHalf) return 1;
+  std::size_t count = 2;
   while (count < kMostPieces && size >= 2 * count * kSmallestPiece) count *= 2;
   return count;
 }
@@ -165,7 +167,9 @@ Matrix side_by_side(const Matrix& left, const Matrix& right) {
 void scale(Matrix& y, double s) {
   const auto factor = static_cast<Real>(s);
   Real* data = y.data();
-  for (std::size_t i = 0; i < y.size(); ++i) data[i] *= factor;
+  parallel_entries(y.size(), [=](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) data[i] *= factor;
+  });
 }
 
 void axpy(Matrix& y, double s, const Matrix& x) {
@@ -173,7 +177,9 @@ void axpy(Matrix& y, double s, const Matrix& x) {
   const auto factor = static_cast<Real>(s);
   Real* out = y.data();
   const Real* in = x.data();
-  for (std::size_t i = 0; i < y.size(); ++i) out[i] += factor * in[i];
+  parallel_entries(y.size(), [=](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) out[i] += factor * in[i];
+  });
 }
 
 Matrix difference(const Matrix& a, const Matrix& b) {

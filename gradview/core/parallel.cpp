@@ -116,7 +116,7 @@ void set_threads(std::size_t threads) {
 }
 
 void parallel_blocks(std::size_t count, std::size_t block, const Work& work) {
-  if (pool() && pool()->run(count, block, work)) return;
+  if (count > block && pool() && pool()->run(count, block, work)) return;
   for (std::size_t begin = 0; begin < count; begin += block) {
     work(begin, std::min(begin + block, count));
   }

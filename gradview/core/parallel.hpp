@@ -16,4 +16,10 @@ void set_threads(
 void parallel_blocks(std::size_t count, std::size_t block,
                      const std::function<void(std::size_t, std::size_t)>& work);
 
+// For entries that are each on their own: blocks that are worth handing out.
+template <class Work>
+void parallel_entries(std::size_t count, const Work& work) {
+  parallel_blocks(count, std::size_t{1} << 15, work);
+}
+
 }  // namespace gradview

@@ -11,7 +11,7 @@ namespace gradview {
 namespace {
 
 constexpr std::size_t kMostBlocks = 8;    // of a sum: each has its own partial one
-constexpr std::size_t kFewestRows = 64;   // of a block
+constexpr std::size_t kFewestRows = 128;  // of a block
 constexpr std::size_t kLargestRank = 31;  // that the kernels are better at than a GEMM
 
 // Rows per block: the same for any number of threads.

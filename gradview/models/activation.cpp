@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "gradview/core/parallel.hpp"
+
 namespace gradview {
 namespace {
 
@@ -16,7 +18,11 @@ Real normal_density(Real z) {
 
 template <class Function>
 void each(const Matrix& z, Matrix& out, Function f) {
-  for (std::size_t i = 0; i < z.size(); ++i) out.data()[i] = f(z.data()[i], out.data()[i]);
+  const Real* in = z.data();
+  Real* to = out.data();
+  parallel_entries(z.size(), [=](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) to[i] = f(in[i], to[i]);
+  });
 }
 
 }  // namespace

@@ -29,11 +29,10 @@ Moments Adam::start(Shape shape) const {
 
 namespace {
 
-// Blocks of numbers, over the threads: each entry on its own, so any split gives the same bits.
+// Blocks of numbers, over the threads.
 template <class Work>
 void over_blocks(std::size_t count, const Work& work) {
-  parallel_blocks(count, std::size_t{1} << 15,
-                  [&](std::size_t begin, std::size_t end) { work(begin, end - begin); });
+  parallel_entries(count, [&](std::size_t begin, std::size_t end) { work(begin, end - begin); });
 }
 
 }  // namespace

@@ -71,7 +71,14 @@ inline void fold(const FoldBlock& b) {
     }
     Real sums[kLongestPeriod] = {};
     to ? fold_row<true>(row, b.n, p, sums, to) : fold_row<false>(row, b.n, p, sums, to);
-    for (std::size_t k = 0; out && k < p; ++k) out[k % b.r] += sums[k];
+    if (!out) continue;
+    std::size_t left = p;
+    for (; left % 2 == 0 && left / 2 % b.r == 0; left /= 2) {  // by halves
+      for (std::size_t k = 0; k < left / 2; ++k) sums[k] += sums[left / 2 + k];
+    }
+    for (std::size_t first = 0; first < left; first += b.r) {
+      for (std::size_t k = 0; k < b.r; ++k) out[k] += sums[first + k];
+    }
   }
 }
 
@@ -86,7 +93,10 @@ inline void unfold(const UnfoldBlock& b) {
       continue;
     }
     Real left[kLongestPeriod];
-    for (std::size_t k = 0; k < p; ++k) left[k] = u[k % b.r];
+    std::copy_n(u, b.r, left);
+    for (std::size_t filled = b.r; filled < p; filled *= 2) {
+      std::copy_n(left, std::min(filled, p - filled), left + filled);
+    }
     const auto add = [&](std::size_t j, const Vector& x) __attribute__((always_inline)) {
       (load(row + j) + (x + load(v + j))).store_unaligned(row + j);
     };
