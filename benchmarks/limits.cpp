@@ -63,9 +63,10 @@ AdamStream::AdamStream(Shape shape)
 
 void AdamStream::pass() {
   over(g.size(), [&](std::size_t begin, std::size_t end) {
-    const Real* g_ = g.data();
-    Real *m_ = m.data(), *v_ = v.data(), *w_ = w.data();
-#pragma omp simd
+    const Real* __restrict g_ = g.data();
+    Real* __restrict m_ = m.data();
+    Real* __restrict v_ = v.data();
+    Real* __restrict w_ = w.data();
     for (std::size_t i = begin; i < end; ++i) {
       m_[i] = Real(0.9) * m_[i] + g_[i];
       v_[i] = Real(0.9) * v_[i] + g_[i];
