@@ -1,5 +1,7 @@
 #include "gradview/core/buffer.hpp"
 
+#include <atomic>
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <new>
@@ -37,13 +39,31 @@ Kept& kept() {  // never destroyed: matrices with static lifetime are released a
   return instance;
 }
 
+// Arrays that all begin at the same place of a page keep a step over several of them waiting: a load
+// looks like an earlier store to the same 4 KiB offset. So each begins some lines further on.
+constexpr std::size_t kStagger = 5 * 64;
+constexpr std::size_t kStaggers = 12;
+
+std::size_t stagger() {
+  static std::atomic<std::size_t> count = 0;
+  return count++ % kStaggers * kStagger;
+}
+
+void delete_block(void* block) {
+  auto address = reinterpret_cast<std::uintptr_t>(block);
+  address &= ~(static_cast<std::uintptr_t>(kHugePage) - 1);  // where it was before the stagger
+  ::operator delete(reinterpret_cast<void*>(address), kHugePage);
+}
+
 void* new_block(std::size_t bytes) {
+  const std::size_t offset = stagger();
+  bytes += offset;
   void* block = ::operator new(bytes, kHugePage);
 #ifdef __linux__
   const std::size_t whole_pages = bytes & ~(static_cast<std::size_t>(kHugePage) - 1);
   if (whole_pages > 0) madvise(block, whole_pages, MADV_HUGEPAGE);  // advice: may fail
 #endif
-  return block;
+  return static_cast<std::byte*>(block) + offset;
 }
 
 }  // namespace
@@ -75,7 +95,7 @@ void release_buffer(void* buffer, std::size_t bytes) noexcept {
     }
   } catch (...) {  // no memory for the note: give the block back
   }
-  ::operator delete(buffer, kHugePage);
+  delete_block(buffer);
 }
 
 }  // namespace gradview
