@@ -61,19 +61,21 @@ def draw(folder, options, metadata):
     table = read_csv(folder / "table.csv", "scenario method compute part",
                      "median_seconds low_seconds high_seconds")
     reasons = read_csv(folder / "reasons.csv", "scenario reason", "share_of_all_seconds")
-    panels = list(dict.fromkeys(zip(table.scenario, table.compute)))
-    figure, axes = plt.subplots(1, len(panels) + 1, figsize=(5.6 * (len(panels) + 1), 5.6),
-                                layout="constrained")
-    alone = table.compute.nunique() == 1
-    for i, (ax, (scenario, compute)) in enumerate(zip(axes, panels)):
-        rows = table[(table.scenario == scenario) & (table.compute == compute)]
-        draw_steps(ax, rows, list(dict.fromkeys(rows.method)),
-                   f"trained: {scenario}" + ("" if alone else f", {compute}"),
-                   options.get("refresh-every", 1))
-        if i:
-            ax.set_yticklabels([])
+    scenarios, arithmetic = table.scenario.unique(), table.compute.unique()
+    figure, axes = plt.subplots(len(arithmetic), len(scenarios) + 1, squeeze=False, layout="constrained",
+                                figsize=(5.6 * (len(scenarios) + 1), 5.2 * len(arithmetic) + 0.8))
+    for row, compute in zip(axes, arithmetic):
+        for ax, scenario in zip(row, scenarios):
+            rows = table[(table.scenario == scenario) & (table.compute == compute)]
+            draw_steps(ax, rows, list(dict.fromkeys(rows.method)),
+                       f"trained: {scenario}" + (f", {compute}" if len(arithmetic) > 1 else ""),
+                       options.get("refresh-every", 1))
+            if ax is not row[0]:
+                ax.set_yticklabels([])
+    for unused in axes[1:, -1]:
+        unused.axis("off")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in LOOKS]
-    axes[len(panels) // 2].legend(handles, PARTS.values(), loc="upper center", bbox_to_anchor=(0.5, -0.16),
-                                  ncol=3, frameon=False, fontsize=13)
-    draw_reasons(axes[-1], reasons, options)
+    figure.legend(handles, PARTS.values(), loc="upper center", bbox_to_anchor=(0.5, 0), ncol=len(PARTS),
+                  frameon=False, fontsize=13)
+    draw_reasons(axes[0, -1], reasons, options)
     save(figure, folder / "cost.png")
