@@ -6,7 +6,7 @@
 
 namespace gradview {
 
-// Throws std::bad_alloc. What is at least 1 MiB comes aligned to 2 MiB; when it is released it is
+// Throws std::bad_alloc. What is at least 1 MiB comes on huge pages; when it is released it is
 // kept while all that is kept stays below 256 MiB, else it goes back to the system.
 void* allocate_buffer(std::size_t bytes);
 void release_buffer(void* buffer, std::size_t bytes) noexcept;

@@ -7,8 +7,7 @@
 //
 // R is packed [panel][l][lane], so that a tile walks through it in order. A tile is two vectors wide
 // and as many rows high as there are registers, 12 of 32 or 6 of 16: with four vectors and 6 rows as
-// many multiply-adds, but longer visits to fewer rows, which memory serves worse (4096 columns,
-// k = 8: a third slower). The pass over W bounds k = 1 and 2, the multiply-adds k >= 8.
+// many multiply-adds, but longer visits to fewer rows, which memory serves worse. The pass over W bounds k = 1 and 2, the multiply-adds k >= 8.
 #pragma once
 
 #include <algorithm>
