@@ -49,6 +49,8 @@ std::size_t Stream::below(std::size_t bound) {
   return word % bound;
 }
 
+void Stream::skip(std::size_t pairs) { counter_[0] += static_cast<std::uint32_t>(pairs); }
+
 // Whole blocks at once; what is left over of the last block, and an odd number at the end, singly.
 template <class Draw, class Fill>
 void Stream::fill(Real* out, std::size_t count, Draw draw, Fill fill_blocks) {

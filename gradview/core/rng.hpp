@@ -13,7 +13,16 @@
 namespace gradview {
 
 // One number each, so that no two uses of randomness ever share a stream.
-enum class Purpose : std::uint32_t { init = 1, left_frame, right_frame, order, data, model, test };
+enum class Purpose : std::uint32_t {
+  init = 1,
+  left_frame,
+  right_frame,
+  order,
+  data,
+  model,
+  test,
+  dropout
+};
 
 class Stream {
  public:
@@ -24,6 +33,8 @@ class Stream {
   double normal();                       // N(0, 1), Box–Muller in double
   double sign();                         // -1 or 1
   std::size_t below(std::size_t bound);  // 0 … bound - 1, unbiased
+
+  void skip(std::size_t pairs);  // of uniform or normal numbers, before any was drawn
 
   // The next `count` numbers, several times as fast as one by one.
   void fill_uniform(Real* out, std::size_t count, double low, double high);

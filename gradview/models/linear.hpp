@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gradview/core/bf16.hpp"
+#include "gradview/core/parallel.hpp"
 #include "gradview/core/thin.hpp"
 
 namespace gradview {
@@ -12,9 +13,13 @@ inline Matrix linear_forward(const Matrix& x, const Matrix& w, const Matrix& b,
   Matrix y = matmul_nt(x, w, in);
   const auto [tokens, m] = shape_of(y);
   require_shape("linear_forward", "b", shape_of(b), {1, m});
-  for (std::size_t t = 0; t < tokens; ++t) {
-    for (std::size_t i = 0; i < m; ++i) y.data()[t * m + i] += b.data()[i];
-  }
+  const Real* from = b.data();
+  Real* to = y.data();
+  parallel_blocks(tokens, 64, [=, n = m](std::size_t begin, std::size_t end) {
+    for (std::size_t t = begin; t < end; ++t) {
+      for (std::size_t i = 0; i < n; ++i) to[t * n + i] += from[i];
+    }
+  });
   return y;
 }
 

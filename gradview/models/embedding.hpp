@@ -1,0 +1,18 @@
+// Embedding: rows of a table by their ids.     table: V x d, ids: N, y: N x d
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "gradview/core/matrix.hpp"
+
+namespace gradview {
+
+// y += table[ids]. Throws std::invalid_argument, naming `what`, on an id outside the table.
+void add_embedding(Matrix& y, const Matrix& table, std::span<const std::int32_t> ids,
+                   const char* what);
+
+// g += Σ_t e_{id_t} δ_t (V x d), in the order of the rows.
+void add_embedding_gradient(Matrix& g, const Matrix& delta, std::span<const std::int32_t> ids);
+
+}  // namespace gradview

@@ -1,0 +1,64 @@
+#include "gradview/models/feed_forward.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "gradview/core/linalg.hpp"
+
+namespace gradview {
+
+bool FeedForward::inputs_trained(const Names& trained) const {
+  return std::any_of(inputs.begin(), inputs.end(),
+                     [&](const Linear& linear) { return linear.any_trained(trained); });
+}
+
+Matrix FeedForward::hidden(const std::vector<Matrix>& sums) const {
+  return sums.size() > 1 ? gated(activation, sums[0], sums[1]) : activated(activation, sums[0]);
+}
+
+Matrix FeedForward::forward(const Weights& weights, const Matrix& x, const Training* training,
+                            bool below, Compute in, Kept* kept) const {
+  std::vector<Matrix> sums;
+  for (const Linear& linear : inputs) sums.push_back(linear.forward(weights, x, in));
+  const bool keep = kept && (below || inputs_trained(training->trained) ||
+                             output.weight_trained(training->trained));
+  if (!keep && sums.size() == 1) {
+    activate(activation, sums[0]);
+    return output.forward(weights, sums[0], in);
+  }
+  const Matrix h = hidden(sums);
+  if (keep) kept->sums = std::move(sums);
+  sums.clear();
+  return output.forward(weights, h, in);
+}
+
+Matrix FeedForward::backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
+                             bool below) const {
+  {
+    Lazy h([&] { return hidden(kept.sums); });
+    output.collect(with, delta, h);
+  }
+  if (!below && !inputs_trained(with.trained)) return {};
+  std::vector<Matrix> gradients;
+  gradients.push_back(output.input_gradient(with, *delta));
+  if (kept.sums.size() > 1) {
+    gradients.push_back(gated_gradient(activation, kept.sums[0], kept.sums[1], gradients[0]));
+  } else {
+    times_derivative(activation, kept.sums[0], gradients[0]);
+  }
+  kept = {};
+  Matrix dx;
+  for (std::size_t i = inputs.size(); i-- > 0;) {
+    const SharedMatrix d = share(std::move(gradients[i]));
+    inputs[i].collect(with, d, x);
+    if (!below) continue;
+    if (dx.size() == 0) {
+      dx = inputs[i].input_gradient(with, *d);
+    } else {
+      inputs[i].add_input_gradient(with, *d, dx);
+    }
+  }
+  return dx;
+}
+
+}  // namespace gradview

@@ -1,0 +1,55 @@
+// Self-attention of a transformer: projections to queries, keys and values, the heads, and the
+// projection of what they give.     y = [O_1 … O_H] Woᵀ + bo,  q = x Wqᵀ + bq …
+#pragma once
+
+#include "gradview/models/attention.hpp"
+#include "gradview/models/module.hpp"
+#include "gradview/models/rope.hpp"
+#include "gradview/models/tokens.hpp"
+
+namespace gradview {
+
+// Which rows a layer reads and which it is asked for.
+struct Rows {
+  const Tokens& tokens;
+  bool first_only = false;  // the first row of every sequence, else all
+
+  std::vector<std::size_t> firsts() const;  // where first_only
+  std::size_t count() const { return first_only ? tokens.sequences.size() : tokens.rows(); }
+  std::size_t number() const { return first_only ? tokens.first_sequence : tokens.first_row; }
+  std::vector<Span> spans() const;
+};
+
+struct SelfAttention {
+  std::vector<Linear> inputs;  // of q, k and v; or one for all three, side by side in that order
+  Linear output;
+  std::size_t heads = 1, kv_heads = 1, width = 1;  // width: of one head
+  bool causal = false;
+  double dropout = 0;       // of the probabilities
+  std::size_t longest = 0;  // positions of the model
+
+  struct Kept {
+    std::vector<Matrix> projected;  // q, k, v after their rotation
+    Matrix normalizers;
+    SharedMatrix heads;  // O
+  };
+  // `below`: ∂L/∂x will be asked for. `kept` is filled with what the gradients need; null: with
+  // nothing. rope: null where positions are not turned.
+  Matrix forward(const Weights& weights, const Matrix& x, const Rows& rows, const Rope::Table* rope,
+                 const Training* training, bool below, Compute in, Kept* kept) const;
+  // From δ = ∂L/∂y to ∂L/∂x (all rows); empty unless `below`.
+  Matrix backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
+                  const Rows& rows, const Rope::Table* rope, const Dropout* dropout,
+                  bool below) const;
+
+ private:
+  bool inputs_trained(const Names& trained) const;
+  Attention attention(const Dropout* dropout) const;
+  std::size_t column(std::size_t which) const;  // where q (0), k or v begins in its array
+  Heads view(const std::vector<Matrix>& arrays, std::size_t which) const;
+  MutableHeads view(std::vector<Matrix>& arrays, std::size_t which) const;
+  void turn(std::vector<Matrix>& arrays, const Rope::Table* rope, const Rows& rows,
+            bool back) const;
+};
+
+}  // namespace gradview
