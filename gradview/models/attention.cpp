@@ -14,10 +14,10 @@ namespace {
 
 constexpr std::size_t kQueries = 128;  // of one block: what is made of it stays in the cache
 
-enum Use { scores, gradients, dropped, row_mask, numbers, uses };
+enum Use { kScores, kGradients, kDropped, kRowMask, kNumbers, kUses };
 
 Real* scratch(Use use, std::size_t size) {
-  thread_local std::vector<Real> arrays[uses];
+  thread_local std::vector<Real> arrays[kUses];
   std::vector<Real>& array = arrays[use];
   if (array.size() < size) array.resize(size);
   return array.data();
@@ -29,12 +29,14 @@ Real* scratch(Use use, std::size_t size) {
 struct Attention::Piece {
   const Span& span;
   std::size_t head, kv_head;
-  std::size_t place, queries;  // of the first query in the span, and how many
+  std::size_t place, count;  // of the first query in the span, and how many
   std::size_t keys;
 
   std::size_t row() const { return span.query + place; }
   std::size_t number(std::size_t i) const { return span.number + place + i; }
-  std::size_t visible(bool causal, std::size_t i) const { return causal ? place + i + 1 : keys; }
+  std::size_t visible(bool up_to_own, std::size_t i) const {
+    return up_to_own ? place + i + 1 : keys;
+  }
 };
 
 // All pieces of one span and key–value head come one after the other, on one thread: they add to the
@@ -62,13 +64,13 @@ void Attention::forward(const std::vector<Span>& spans, Heads q, Heads k, Heads 
   const Real scaling = 1 / std::sqrt(static_cast<Real>(width));
   each_piece(spans, [&](const Piece& piece) {
     const std::size_t keys = piece.keys, row = piece.row(), key = piece.span.key;
-    Real* s = scratch(scores, piece.queries * keys);
-    const Tile p{s, piece.queries, keys, keys};
+    Real* s = scratch(kScores, piece.count * keys);
+    const Tile p{s, piece.count, keys, keys};
     tile_matmul_nt(p, 0, scaling,
-                   {q.data + row * q.stride + piece.head * width, piece.queries, width, q.stride},
+                   {q.data + row * q.stride + piece.head * width, piece.count, width, q.stride},
                    {k.data + key * k.stride + piece.kv_head * width, keys, width, k.stride});
-    Real* sums = scratch(numbers, piece.queries + keys + 1);
-    for (std::size_t i = 0; i < piece.queries; ++i) {
+    Real* sums = scratch(kNumbers, piece.count + keys + 1);
+    for (std::size_t i = 0; i < piece.count; ++i) {
       Real* at = s + i * keys;
       const std::size_t visible = piece.visible(causal, i);
       const Real largest = lane_max(at, visible);
@@ -76,13 +78,13 @@ void Attention::forward(const std::vector<Span>& spans, Heads q, Heads k, Heads 
           lane_sum(visible, [=](std::size_t j) { return at[j] = exponential(at[j] - largest); });
       std::fill(at + visible, at + keys, Real{0});
       if (normalizers) (*normalizers)(row + i, piece.head) = largest + std::log(sums[i]);
-      dropout.apply(at, visible, piece.number(i) * heads + piece.head, sums + piece.queries);
+      dropout.apply(at, visible, piece.number(i) * heads + piece.head, sums + piece.count);
     }
-    const Tile out{o.data() + row * heads * width + piece.head * width, piece.queries, width,
+    const Tile out{o.data() + row * heads * width + piece.head * width, piece.count, width,
                    heads * width};
     tile_matmul(out, 0, 1, p,
                 {v.data + key * v.stride + piece.kv_head * width, keys, width, v.stride});
-    for (std::size_t i = 0; i < piece.queries; ++i) {
+    for (std::size_t i = 0; i < piece.count; ++i) {
       const Real share = 1 / sums[i];
       for (std::size_t c = 0; c < width; ++c) out.data[i * out.stride + c] *= share;
     }
@@ -97,7 +99,7 @@ void Attention::backward(const std::vector<Span>& spans, Heads q, Heads k, Heads
   require_shape("Attention", "L", shape_of(normalizers), {rows, heads});
   const Real scaling = 1 / std::sqrt(static_cast<Real>(width));
   each_piece(spans, [&](const Piece& piece) {
-    const std::size_t n = piece.queries, keys = piece.keys, row = piece.row(), key = piece.span.key;
+    const std::size_t n = piece.count, keys = piece.keys, row = piece.row(), key = piece.span.key;
     const auto queries_of = [&](auto heads_of, std::size_t stride) {
       return heads_of + row * stride + piece.head * width;
     };
@@ -108,9 +110,9 @@ void Attention::backward(const std::vector<Span>& spans, Heads q, Heads k, Heads
     const ConstTile k_tile(keys_of(k.data, k.stride), keys, width, k.stride);
     const ConstTile v_tile(keys_of(v.data, v.stride), keys, width, v.stride);
     const ConstTile do_tile(queries_of(delta.data(), heads * width), n, width, heads * width);
-    Real* p = scratch(scores, n * keys);
-    Real* d = scratch(gradients, n * keys);
-    Real* kept = dropout ? scratch(dropped, n * keys) : p;  // P ∘ mask / (1 − p)
+    Real* p = scratch(kScores, n * keys);
+    Real* d = scratch(kGradients, n * keys);
+    Real* kept = dropout ? scratch(kDropped, n * keys) : p;  // P ∘ mask / (1 − p)
     tile_matmul_nt({p, n, keys, keys}, 0, scaling, q_tile, k_tile);
     tile_matmul_nt({d, n, keys, keys}, 0, 1, do_tile, v_tile);
     for (std::size_t i = 0; i < n; ++i) {
@@ -120,7 +122,7 @@ void Attention::backward(const std::vector<Span>& spans, Heads q, Heads k, Heads
       for (std::size_t j = 0; j < visible; ++j) prob[j] = exponential(prob[j] - normalizer);
       std::fill(prob + visible, prob + keys, Real{0});
       if (dropout) {
-        Real* mask = scratch(row_mask, 2 * keys + 1);
+        Real* mask = scratch(kRowMask, 2 * keys + 1);
         std::fill_n(mask, keys, Real{1});
         dropout.apply(mask, visible, piece.number(i) * heads + piece.head, mask + keys);
         for (std::size_t j = 0; j < keys; ++j) {

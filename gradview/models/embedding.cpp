@@ -25,10 +25,12 @@ void add_embedding(Matrix& y, const Matrix& table, std::span<const std::int32_t>
   });
 }
 
-void add_embedding_gradient(Matrix& g, const Matrix& delta, std::span<const std::int32_t> ids) {
+void add_embedding_gradient(Matrix& g, const Matrix& delta, std::span<const std::int32_t> ids,
+                            std::int32_t frozen) {
   const std::size_t d = g.shape()[1];
   require_shape("add_embedding_gradient", "δ", shape_of(delta), {ids.size(), d});
   for (std::size_t t = 0; t < ids.size(); ++t) {
+    if (ids[t] == frozen) continue;
     Real* to = g.data() + static_cast<std::size_t>(ids[t]) * d;
     const Real* from = delta.data() + t * d;
     for (std::size_t i = 0; i < d; ++i) to[i] += from[i];

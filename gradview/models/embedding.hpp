@@ -12,7 +12,8 @@ namespace gradview {
 void add_embedding(Matrix& y, const Matrix& table, std::span<const std::int32_t> ids,
                    const char* what);
 
-// g += Σ_t e_{id_t} δ_t (V x d), in the order of the rows.
-void add_embedding_gradient(Matrix& g, const Matrix& delta, std::span<const std::int32_t> ids);
+// g += Σ_t e_{id_t} δ_t (V x d), in the order of the rows; `frozen`: an id that is left out.
+void add_embedding_gradient(Matrix& g, const Matrix& delta, std::span<const std::int32_t> ids,
+                            std::int32_t frozen = -1);
 
 }  // namespace gradview

@@ -233,16 +233,16 @@ void Transformer::backward(const Weights& weights, Pass pass, Matrix delta,
   if (pass.lowest > 0) return;
   if (!after_norm) embedding_mask(dropout).apply(dr, pass.tokens.first_row);
   const auto table = [&](const std::string& module, std::size_t size,
-                         const std::vector<std::int32_t>& ids, Matrix g) {
+                         const std::vector<std::int32_t>& ids, Matrix g, std::int32_t frozen = -1) {
     const std::string name = module + ".weight";
     if (!training.trained.contains(name)) return;
     if (g.size() == 0) g = zeros({size, width});
-    add_embedding_gradient(g, dr, ids);
+    add_embedding_gradient(g, dr, ids, frozen);
     collect(name, Gradient::dense(std::move(g)));
   };
   if (types > 0) table(modules.types, types, pass.tokens.types, {});
   if (!rope) table(modules.positions, positions, pass.tokens.positions, {});
-  table(modules.words, vocabulary, pass.tokens.ids, std::move(words));
+  table(modules.words, vocabulary, pass.tokens.ids, std::move(words), padding);
 }
 
 }  // namespace gradview

@@ -30,6 +30,8 @@ struct Transformer {
   Activation activation = Activation::gelu;
   std::optional<Rope> rope;  // else the positions have a table
   bool attention_bias = true, output_bias = true, hidden_bias = true;
+  std::int32_t padding =
+      -1;  // the word whose row gets no gradient from here; PyTorch's padding_idx
   double embedding_dropout = 0, attention_dropout = 0, hidden_dropout = 0;
   Compute compute = Compute::real;  // of the products with W
 

@@ -19,6 +19,7 @@ MODULES = [
     "apollo_adamw",
     "flora_steps",
     "peft_adalora",
+    "transformers_models",
 ]
 
 
