@@ -26,9 +26,9 @@ struct Block {
   void step() {
     LinearBlocks::Pass pass = model.forward(weights, x);
     y = std::move(pass.outputs);
-    dx = model.backward(
-        weights, std::move(pass), delta,
-        [&](const std::string& name, const Gradient& g) { optimizer.collect(name, g); });
+    dx = model.backward(std::move(pass), delta, [&](const std::string& name, const Gradient& g) {
+      optimizer.collect(name, g);
+    });
     optimizer.step();
   }
 

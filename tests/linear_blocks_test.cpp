@@ -31,7 +31,7 @@ struct Stack {
   std::map<std::string, Matrix> gradients(Matrix* dx, std::string_view lowest = {}) const {
     std::map<std::string, Matrix> all;
     Matrix input = model.backward(
-        weights, model.forward(weights, x), towards,
+        model.forward(weights, x), towards,
         [&](const std::string& name, const Gradient& g) { all[name] = g.materialize(); }, lowest);
     if (dx) *dx = std::move(input);
     return all;
@@ -115,7 +115,7 @@ TEST(LinearBlocks, LetsGoOfWhatIsBehind) {
   std::vector<std::weak_ptr<const Matrix>> kept;  // inputs of down, in the order of backward
   for (std::size_t block = 2; block-- > 0;) kept.emplace_back(pass.blocks[block].f);
   std::size_t alive_at_up = 0;
-  stack.model.backward(stack.weights, std::move(pass), stack.towards,
+  stack.model.backward(std::move(pass), stack.towards,
                        [&](const std::string& name, const Gradient&) {
                          if (!name.ends_with("up.weight")) return;
                          for (const auto& f : kept) alive_at_up += !f.expired();

@@ -232,7 +232,7 @@ class Network {
     Matrix delta;
     loss_of(pass.outputs, &delta);
     std::map<std::string, Matrix> all;
-    mlp.backward(weights, pass, delta,
+    mlp.backward(pass, delta,
                  [&](const std::string& name, const Gradient& g) { all[name] = g.materialize(); });
     return all;
   }
@@ -296,7 +296,7 @@ TEST(Mlp, LastLayerComesFirstAndOutputsAreThoseOfForward) {
   const Mlp::Pass pass = net.mlp.forward(net.weights, x);
   EXPECT_EQ(pass.outputs, net.mlp.outputs(net.weights, x));
   std::vector<std::string> order;
-  net.mlp.backward(net.weights, pass, draw({3, 3}, 6),
+  net.mlp.backward(pass, draw({3, 3}, 6),
                    [&](const std::string& name, const Gradient&) { order.push_back(name); });
   EXPECT_EQ(order, (std::vector<std::string>{"fc3.weight", "fc3.bias", "fc2.weight", "fc2.bias",
                                              "fc1.weight", "fc1.bias"}));

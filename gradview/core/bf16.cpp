@@ -43,20 +43,17 @@ std::string bf16_description() {
 #endif
 }
 
-Matrix matmul_bf16(const Matrix&, const Matrix&) {
-  throw std::runtime_error("matmul_bf16: " + bf16_description());
-}
+namespace {
 
-Matrix matmul_nt_bf16(const Matrix&, const Matrix&) {
-  throw std::runtime_error("matmul_nt_bf16: " + bf16_description());
-}
+Bf16Matrix rounded(const Matrix&) { return {}; }
+void multiply(const Bf16Matrix&, const Bf16Matrix&, bool, Matrix&) {}
+
+}  // namespace
 
 #else
 
 namespace {
 
-using Allocator = BufferAllocator<std::uint16_t>;
-using Bf16Matrix = xt::xtensor<std::uint16_t, 2, xt::layout_type::row_major, Allocator>;
 using dnnl::memory;
 
 // While it lives, oneDNN works on the calling thread alone: the pieces are ours. The setting belongs
@@ -135,7 +132,7 @@ class Product {
   dnnl::matmul primitive_;
 };
 
-const Product& product(const Layout& a, const Layout& b, const Layout& c) {
+const Product& made_product(const Layout& a, const Layout& b, const Layout& c) {
   using Slot = std::unique_ptr<const Product>;
   using Made = std::map<std::array<Layout, 3>, Slot>;
   static std::mutex mutex;
@@ -173,7 +170,7 @@ void multiply(const Bf16Matrix& a, const Bf16Matrix& b, bool transposed, Matrix&
     const OneThread scope;
     const auto rows = static_cast<memory::dim>(row_count);
     const auto cols = static_cast<memory::dim>(col_count);
-    product({{rows, k}, {k, 1}}, {{k, cols}, b_strides}, {{rows, cols}, {ldc, 1}})(
+    made_product({{rows, k}, {k, 1}}, {{k, cols}, b_strides}, {{rows, cols}, {ldc, 1}})(
         a.data() + row * a.shape()[1], b.data() + (transposed ? col * b.shape()[1] : col),
         c.data() + row * n + col);
   };
@@ -181,16 +178,6 @@ void multiply(const Bf16Matrix& a, const Bf16Matrix& b, bool transposed, Matrix&
   parallel_blocks(by_rows ? m : n, kPiece, [&](std::size_t begin, std::size_t end) {
     by_rows ? piece(begin, 0, end - begin, n) : piece(0, begin, m, end - begin);
   });
-}
-
-Matrix checked_product(const char* who, const Matrix& a, const Matrix& b, bool transposed) {
-  const Shape right = transposed ? Shape{b.shape()[1], b.shape()[0]} : shape_of(b);
-  require_shape(who, "b", right, {a.shape()[1], right.cols});
-  if (!bf16_runs_here()) throw std::runtime_error(std::string(who) + ": " + bf16_description());
-  if (a.size() == 0 || b.size() == 0) return zeros({a.shape()[0], right.cols});
-  Matrix c = uninitialized({a.shape()[0], right.cols});
-  multiply(rounded(a), rounded(b), transposed, c);
-  return c;
 }
 
 }  // namespace
@@ -210,14 +197,52 @@ std::string bf16_description() {
   return library + (amx ? ", AMX" : ", AVX-512 BF16");
 }
 
-Matrix matmul_bf16(const Matrix& a, const Matrix& b) {
-  return checked_product("matmul_bf16", a, b, false);
-}
-
-Matrix matmul_nt_bf16(const Matrix& a, const Matrix& b) {
-  return checked_product("matmul_nt_bf16", a, b, true);
-}
-
 #endif
+
+namespace {
+
+Matrix product(const char* who, const Operand& a, const Operand& b, bool transposed) {
+  const Shape of_a = shape_of(a.real()), of_b = shape_of(b.real());
+  const Shape right = transposed ? Shape{of_b.cols, of_b.rows} : of_b;
+  require_shape(who, "b", right, {of_a.cols, right.cols});
+  if (right.size() == 0 || of_a.rows == 0) return zeros({of_a.rows, right.cols});
+  Matrix c = uninitialized({of_a.rows, right.cols});
+  multiply(a.rounded(), b.rounded(), transposed, c);
+  return c;
+}
+
+bool in_bf16(const char* who, const Operand& a, const Operand& b) {
+  if (a.compute() != b.compute()) {
+    throw std::invalid_argument(std::string(who) + ": one operand is rounded, the other is not");
+  }
+  return a.compute() == Compute::bf16;
+}
+
+}  // namespace
+
+Operand::Operand(const Matrix& a, Compute in) : real_(&a), rounded_(), compute_(in) {
+  if (in == Compute::real) return;
+  if (!bf16_runs_here()) throw std::runtime_error("Operand: no bf16: " + bf16_description());
+  rounded_ = gradview::rounded(a);
+}
+
+Matrix matmul(const Operand& a, const Operand& b) {
+  return in_bf16("matmul", a, b) ? product("matmul", a, b, false) : matmul(a.real(), b.real());
+}
+
+Matrix matmul_nt(const Operand& a, const Operand& b) {
+  return in_bf16("matmul_nt", a, b) ? product("matmul_nt", a, b, true)
+                                    : matmul_nt(a.real(), b.real());
+}
+
+void add_matmul(Matrix& c, double s, const Operand& a, const Operand& b) {
+  in_bf16("add_matmul", a, b) ? axpy(c, s, product("add_matmul", a, b, false))
+                              : add_matmul(c, s, a.real(), b.real());
+}
+
+void add_matmul_nt(Matrix& c, double s, const Operand& a, const Operand& b) {
+  in_bf16("add_matmul_nt", a, b) ? axpy(c, s, product("add_matmul_nt", a, b, true))
+                                 : add_matmul_nt(c, s, a.real(), b.real());
+}
 
 }  // namespace gradview

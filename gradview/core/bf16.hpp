@@ -4,8 +4,8 @@
 //
 // bf16 rounds to the nearest, ties to even; NaN stays NaN. Subnormal operands and results may be
 // taken for zero. This is the only door to oneDNN, which is optional: without it, on a CPU without
-// bfloat16 instructions and in the double build nothing here runs (bf16_runs_here), and the
-// products throw std::runtime_error.
+// bfloat16 instructions and in the double build nothing here runs (bf16_runs_here), and rounding an
+// operand throws std::runtime_error.
 #pragma once
 
 #include <cstdint>
@@ -21,20 +21,31 @@ std::string bf16_description();  // library and instruction set; or why it does 
 std::uint16_t to_bf16(float x);  // the upper half of the nearest bfloat16's bits
 float from_bf16(std::uint16_t x);
 
-Matrix matmul_bf16(const Matrix& a, const Matrix& b);     // a b      (m x k)(k x n)
-Matrix matmul_nt_bf16(const Matrix& a, const Matrix& b);  // a bᵀ     (m x k)(n x k)
-
 // In what a model's forward and backward multiply by W. Weights and gradients are Real either way.
 enum class Compute { real, bf16 };
 
-inline Matrix matmul(const Matrix& a, const Matrix& b, Compute in) {
-  return in == Compute::bf16 ? matmul_bf16(a, b) : matmul(a, b);
-}
-inline Matrix matmul_nt(const Matrix& a, const Matrix& b, Compute in) {
-  return in == Compute::bf16 ? matmul_nt_bf16(a, b) : matmul_nt(a, b);
-}
-inline void add_matmul(Matrix& c, double s, const Matrix& a, const Matrix& b, Compute in) {
-  in == Compute::bf16 ? axpy(c, s, matmul_bf16(a, b)) : add_matmul(c, s, a, b);
-}
+using Bf16Matrix =
+    xt::xtensor<std::uint16_t, 2, xt::layout_type::row_major, BufferAllocator<std::uint16_t>>;
+
+// A matrix as the products take it: itself, which must outlive this, or rounded, once for all the
+// products that it goes into.
+class Operand {
+ public:
+  Operand(const Matrix& a, Compute in = Compute::real);
+  const Matrix& real() const { return *real_; }
+  const Bf16Matrix& rounded() const { return rounded_; }
+  Compute compute() const { return compute_; }
+
+ private:
+  const Matrix* real_;
+  Bf16Matrix rounded_;  // empty in Real
+  Compute compute_;
+};
+
+// Both operands in the same arithmetic, else std::invalid_argument.
+Matrix matmul(const Operand& a, const Operand& b);                            // a b
+Matrix matmul_nt(const Operand& a, const Operand& b);                         // a bᵀ
+void add_matmul(Matrix& c, double s, const Operand& a, const Operand& b);     // c += s a b
+void add_matmul_nt(Matrix& c, double s, const Operand& a, const Operand& b);  // c += s a bᵀ
 
 }  // namespace gradview

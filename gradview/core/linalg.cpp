@@ -39,7 +39,7 @@ struct Operand {
 // bits do not depend on the number of threads; it is even, so that two threads share it.
 constexpr std::size_t kSmallestSplit = std::size_t{1} << 22;  // multiply-adds; fewer in one call
 constexpr std::size_t kSmallestHalf = 192;                    // of two pieces
-constexpr std::size_t kSmallestPiece = 512;                   // of more
+constexpr std::size_t kSmallestPiece = 1024;                  // of more
 constexpr std::size_t kMostPieces = 8;
 
 std::size_t pieces(std::size_t size) {
@@ -111,6 +111,10 @@ void add_matmul(Matrix& c, double s, const Matrix& a, const Matrix& b) {
   gemm("add_matmul", s, {a, false}, {b, false}, 1, c);
 }
 
+void add_matmul_nt(Matrix& c, double s, const Matrix& a, const Matrix& b) {
+  gemm("add_matmul_nt", s, {a, false}, {b, true}, 1, c);
+}
+
 void add_matmul_tn(Matrix& c, double s, const Matrix& a, const Matrix& b) {
   gemm("add_matmul_tn", s, {a, true}, {b, false}, 1, c);
 }
@@ -122,6 +126,16 @@ Matrix transpose(const Matrix& a) {
     for (std::size_t j = 0; j < n; ++j) t.data()[j * m + i] = a.data()[i * n + j];
   }
   return t;
+}
+
+Matrix copy_of(const Matrix& a) {
+  Matrix copy = uninitialized(shape_of(a));
+  const Real* from = a.data();
+  Real* to = copy.data();
+  parallel_entries(a.size(), [=](std::size_t begin, std::size_t end) {
+    std::copy(from + begin, from + end, to + begin);
+  });
+  return copy;
 }
 
 Matrix rows(const Matrix& a, std::size_t first, std::size_t count) {

@@ -14,8 +14,10 @@ Matrix matmul(const Matrix& a, const Matrix& b);     // a b      (m x k)(k x n)
 Matrix matmul_nt(const Matrix& a, const Matrix& b);  // a bᵀ     (m x k)(n x k)
 Matrix matmul_tn(const Matrix& a, const Matrix& b);  // aᵀ b     (k x m)(k x n)
 void add_matmul(Matrix& c, double s, const Matrix& a, const Matrix& b);     // c += s a b
+void add_matmul_nt(Matrix& c, double s, const Matrix& a, const Matrix& b);  // c += s a bᵀ
 void add_matmul_tn(Matrix& c, double s, const Matrix& a, const Matrix& b);  // c += s aᵀ b
 Matrix transpose(const Matrix& a);
+Matrix copy_of(const Matrix& a);  // by all threads
 
 Matrix rows(const Matrix& a, std::size_t first, std::size_t count);     // a block of them
 Matrix columns(const Matrix& a, std::size_t first, std::size_t count);  // likewise

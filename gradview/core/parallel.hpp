@@ -22,4 +22,10 @@ void parallel_entries(std::size_t count, const Work& work) {
   parallel_blocks(count, std::size_t{1} << 15, work);
 }
 
+// Tiles of rows, work(begin, end): for what has no other form than m x n and is made a tile at a time.
+template <class Work>
+void parallel_tiles(std::size_t rows, const Work& work) {
+  parallel_blocks(rows, 64, work);
+}
+
 }  // namespace gradview

@@ -8,9 +8,8 @@
 
 namespace gradview {
 
-inline Matrix linear_forward(const Matrix& x, const Matrix& w, const Matrix& b,
-                             Compute in = Compute::real) {
-  Matrix y = matmul_nt(x, w, in);
+inline Matrix linear_forward(const Operand& x, const Operand& w, const Matrix& b) {
+  Matrix y = matmul_nt(x, w);
   const auto [tokens, m] = shape_of(y);
   require_shape("linear_forward", "b", shape_of(b), {1, m});
   const Real* from = b.data();
@@ -23,9 +22,8 @@ inline Matrix linear_forward(const Matrix& x, const Matrix& w, const Matrix& b,
   return y;
 }
 
-inline Matrix linear_input_gradient(const Matrix& delta, const Matrix& w,
-                                    Compute in = Compute::real) {  // ∂L/∂x = δ W
-  return matmul(delta, w, in);
+inline Matrix linear_input_gradient(const Operand& delta, const Operand& w) {  // ∂L/∂x = δ W
+  return matmul(delta, w);
 }
 
 inline Matrix linear_bias_gradient(const Matrix& delta) { return fold_rows(delta, 1); }  // 1ᵀ δ

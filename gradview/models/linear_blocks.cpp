@@ -13,7 +13,7 @@ namespace gradview {
 namespace {
 
 constexpr const char* kLinears[] = {"q", "k", "v", "o", "up", "down"};
-constexpr const char* kAttention[] = {"v", "k", "q"};  // as they are collected
+constexpr std::size_t kQ = 0, kK = 1, kV = 2, kO = 3, kUp = 4, kDown = 5;
 
 }  // namespace
 
@@ -44,27 +44,30 @@ Weights LinearBlocks::initial(std::uint64_t seed) const {
   return weights;
 }
 
+// Sums begin as what the products are added to: BLAS has no pass of its own for that.
 LinearBlocks::Pass LinearBlocks::forward(const Weights& weights, Matrix x) const {
   Pass pass;
   for (std::size_t block = 0; block < layers; ++block) {
-    const auto linear = [&](const char* which, const Matrix& in) {
-      return matmul_nt(in, weights[weight_name(block, which)], compute);
-    };
     Pass::Block kept;
+    for (const char* linear : kLinears) {
+      kept.weights.emplace_back(weights[weight_name(block, linear)], compute);
+    }
+    const auto& w = kept.weights;
     kept.x = share(std::move(x));
-    Matrix a = linear("q", *kept.x);
-    axpy(a, 1, linear("k", *kept.x));
-    axpy(a, 1, linear("v", *kept.x));
+    const Operand in(*kept.x, compute);
+    Matrix a = matmul_nt(in, w[kQ]);
+    add_matmul_nt(a, 1, in, w[kK]);
+    add_matmul_nt(a, 1, in, w[kV]);
     scale(a, 1.0 / 3);
+    Matrix z = copy_of(*kept.x);
+    add_matmul_nt(z, 1, {a, compute}, w[kO]);
     kept.a = share(std::move(a));
-    Matrix z = linear("o", *kept.a);
-    axpy(z, 1, *kept.x);
-    kept.z = share(std::move(z));
-    Matrix f = linear("up", *kept.z);
+    Matrix f = matmul_nt({z, compute}, w[kUp]);
     activate(Activation::relu, f);
+    x = copy_of(z);
+    add_matmul_nt(x, 1, {f, compute}, w[kDown]);
+    kept.z = share(std::move(z));
     kept.f = share(std::move(f));
-    x = linear("down", *kept.f);
-    axpy(x, 1, *kept.z);
     pass.blocks.push_back(std::move(kept));
   }
   pass.outputs = std::move(x);
@@ -74,23 +77,27 @@ LinearBlocks::Pass LinearBlocks::forward(const Weights& weights, Matrix x) const
 Matrix LinearBlocks::outputs(const Weights& weights, const Matrix& x) const {
   Matrix y = x;
   for (std::size_t block = 0; block < layers; ++block) {
-    const auto linear = [&](const char* which, const Matrix& in) {
-      return matmul_nt(in, weights[weight_name(block, which)], compute);
+    const auto w = [&](std::size_t linear) {
+      return Operand(weights[weight_name(block, kLinears[linear])], compute);
     };
-    Matrix a = linear("q", y);
-    axpy(a, 1, linear("k", y));
-    axpy(a, 1, linear("v", y));
+    Matrix a;
+    {
+      const Operand in(y, compute);
+      a = matmul_nt(in, w(kQ));
+      add_matmul_nt(a, 1, in, w(kK));
+      add_matmul_nt(a, 1, in, w(kV));
+    }
     scale(a, 1.0 / 3);
-    axpy(y, 1, linear("o", a));
-    Matrix f = linear("up", y);
+    add_matmul_nt(y, 1, {a, compute}, w(kO));
+    Matrix f = matmul_nt({y, compute}, w(kUp));
     activate(Activation::relu, f);
-    axpy(y, 1, linear("down", f));
+    add_matmul_nt(y, 1, {f, compute}, w(kDown));
   }
   return y;
 }
 
-Matrix LinearBlocks::backward(const Weights& weights, Pass pass, Matrix delta,
-                              const Collect& collect, std::string_view lowest) const {
+Matrix LinearBlocks::backward(Pass pass, Matrix delta, const Collect& collect,
+                              std::string_view lowest) const {
   const std::vector<std::string> names = weight_names();
   if (!lowest.empty() && std::find(names.begin(), names.end(), lowest) == names.end()) {
     throw std::invalid_argument("LinearBlocks::backward: there is no '" + std::string(lowest) +
@@ -100,36 +107,36 @@ Matrix LinearBlocks::backward(const Weights& weights, Pass pass, Matrix delta,
   while (!pass.blocks.empty()) {
     Pass::Block block = std::move(pass.blocks.back());
     pass.blocks.pop_back();
-    const auto name = [&, at = pass.blocks.size()](const char* linear) {
-      return weight_name(at, linear);
-    };
-    const auto done = [&](const char* linear, const SharedMatrix& d, SharedMatrix in) {
-      collect(name(linear), Gradient::outer(d, std::move(in)));
-      return name(linear) == lowest;
+    const auto& w = block.weights;
+    const auto done = [&, at = pass.blocks.size()](std::size_t linear, const SharedMatrix& d,
+                                                   SharedMatrix in) {
+      const std::string name = weight_name(at, kLinears[linear]);
+      collect(name, Gradient::outer(d, std::move(in)));
+      return name == lowest;
     };
     SharedMatrix dy = share(std::move(delta));
-    if (done("down", dy, block.f)) return {};
-    Matrix df = matmul(*dy, weights[name("down")], compute);
+    if (done(kDown, dy, block.f)) return {};
+    Matrix df = matmul({*dy, compute}, w[kDown]);
     times_derivative(Activation::relu, *block.f, df);  // relu(z) > 0 where z > 0
     block.f.reset();
     SharedMatrix dup = share(std::move(df));
-    if (done("up", dup, std::move(block.z))) return {};
-    Matrix dz = *dy;
-    add_matmul(dz, 1, *dup, weights[name("up")], compute);
+    if (done(kUp, dup, std::move(block.z))) return {};
+    Matrix dz = copy_of(*dy);
+    add_matmul(dz, 1, {*dup, compute}, w[kUp]);
     dy.reset();
     dup.reset();
     const SharedMatrix dout = share(std::move(dz));
-    if (done("o", dout, std::move(block.a))) return {};
-    Matrix da = matmul(*dout, weights[name("o")], compute);
+    if (done(kO, dout, std::move(block.a))) return {};
+    Matrix da = matmul({*dout, compute}, w[kO]);
     scale(da, 1.0 / 3);
     const SharedMatrix dqkv = share(std::move(da));
-    for (const char* linear : kAttention) {
+    for (const std::size_t linear : {kV, kK, kQ}) {
       if (done(linear, dqkv, block.x)) return {};
     }
     block.x.reset();
-    delta = *dout;
-    for (const char* linear : kAttention)
-      add_matmul(delta, 1, *dqkv, weights[name(linear)], compute);
+    delta = copy_of(*dout);
+    const Operand d(*dqkv, compute);
+    for (const std::size_t linear : {kV, kK, kQ}) add_matmul(delta, 1, d, w[linear]);
   }
   return delta;
 }

@@ -28,18 +28,20 @@ struct LinearBlocks {
 
   struct Pass {
     struct Block {
-      SharedMatrix x, a, z, f;  // inputs of q k v, of o, of up and of down; f is relu(up(z))
+      SharedMatrix x, a, z, f;       // inputs of q k v, of o, of up and of down; f is relu(up(z))
+      std::vector<Operand> weights;  // as the names are
     };
     std::vector<Block> blocks;
     Matrix outputs;
   };
-  Pass forward(const Weights& weights, Matrix x) const;           // x: N x d
+  // x: N x d. The pass looks at the weights, which must stay as they are until backward is done.
+  Pass forward(const Weights& weights, Matrix x) const;
   Matrix outputs(const Weights& weights, const Matrix& x) const;  // forward, keeping nothing
 
   // From ∂L/∂outputs (N x d) to the gradient of every weight: down, up, o, v, k, q, last block
   // first. Returns ∂L/∂x; where `lowest` is named, stops once that weight was collected, and
   // returns an empty matrix. Throws std::invalid_argument where there is no such weight.
-  Matrix backward(const Weights& weights, Pass pass, Matrix delta, const Collect& collect,
+  Matrix backward(Pass pass, Matrix delta, const Collect& collect,
                   std::string_view lowest = {}) const;
 };
 

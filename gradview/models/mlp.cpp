@@ -32,8 +32,9 @@ Mlp::Pass Mlp::forward(const Weights& weights, Matrix x) const {
   Pass pass;
   for (std::size_t layer = 0; layer < layers(); ++layer) {
     pass.inputs.push_back(share(std::move(x)));
-    x = linear_forward(*pass.inputs.back(), weights[weight_name(layer)], weights[bias_name(layer)],
-                       compute);
+    pass.weights.emplace_back(weights[weight_name(layer)], compute);
+    x = linear_forward({*pass.inputs.back(), compute}, pass.weights.back(),
+                       weights[bias_name(layer)]);
     if (layer + 1 == layers()) break;
     pass.sums.push_back(x);
     activate(activation, x);
@@ -45,18 +46,18 @@ Mlp::Pass Mlp::forward(const Weights& weights, Matrix x) const {
 Matrix Mlp::outputs(const Weights& weights, const Matrix& x) const {
   Matrix y;
   for (std::size_t layer = 0; layer < layers(); ++layer) {
-    y = linear_forward(layer == 0 ? x : y, weights[weight_name(layer)], weights[bias_name(layer)],
-                       compute);
+    y = linear_forward({layer == 0 ? x : y, compute}, {weights[weight_name(layer)], compute},
+                       weights[bias_name(layer)]);
     if (layer + 1 < layers()) activate(activation, y);
   }
   return y;
 }
 
-void Mlp::backward(const Weights& weights, Pass pass, Matrix delta, const Collect& collect) const {
+void Mlp::backward(Pass pass, Matrix delta, const Collect& collect) const {
   for (std::size_t layer = layers(); layer-- > 0;) {
     const SharedMatrix shared = share(std::move(delta));
     if (layer > 0) {
-      delta = linear_input_gradient(*shared, weights[weight_name(layer)], compute);
+      delta = linear_input_gradient({*shared, compute}, pass.weights[layer]);
       times_derivative(activation, pass.sums[layer - 1], delta);
       pass.sums.pop_back();
     }

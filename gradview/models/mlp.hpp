@@ -23,14 +23,16 @@ struct Mlp {
 
   struct Pass {
     std::vector<SharedMatrix> inputs;  // of each layer
+    std::vector<Operand> weights;      // likewise
     std::vector<Matrix> sums;          // of each hidden layer, before its activation
     Matrix outputs;
   };
+  // The pass looks at the weights, which must stay as they are until backward is done.
   Pass forward(const Weights& weights, Matrix x) const;
   Matrix outputs(const Weights& weights, const Matrix& x) const;  // forward, keeping nothing
   // From ∂L/∂outputs to the gradient of every weight and bias, last layer first. A moved pass is let
   // go layer by layer.
-  void backward(const Weights& weights, Pass pass, Matrix delta, const Collect& collect) const;
+  void backward(Pass pass, Matrix delta, const Collect& collect) const;
 };
 
 }  // namespace gradview

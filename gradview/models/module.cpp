@@ -33,8 +33,8 @@ void Linear::declare(std::vector<WeightSpec>& to, std::size_t stage) const {
 }
 
 Matrix Linear::forward(const Weights& weights, const Matrix& x, Compute in) const {
-  if (bias) return linear_forward(x, weights[weight()], weights[bias_name()], in);
-  return matmul_nt(x, weights[weight()], in);
+  if (bias) return linear_forward({x, in}, {weights[weight()], in}, weights[bias_name()]);
+  return matmul_nt({x, in}, {weights[weight()], in});
 }
 
 bool Linear::any_trained(const Names& trained) const {
@@ -49,11 +49,11 @@ void Linear::collect(const Backward& with, const SharedMatrix& delta, Lazy& x) c
 }
 
 Matrix Linear::input_gradient(const Backward& with, const Matrix& delta) const {
-  return linear_input_gradient(delta, with.weights[weight()], with.compute);
+  return linear_input_gradient({delta, with.compute}, {with.weights[weight()], with.compute});
 }
 
 void Linear::add_input_gradient(const Backward& with, const Matrix& delta, Matrix& to) const {
-  add_matmul(to, 1, delta, with.weights[weight()], with.compute);
+  add_matmul(to, 1, {delta, with.compute}, {with.weights[weight()], with.compute});
 }
 
 Matrix gather_rows(const Matrix& from, const std::vector<std::size_t>& rows) {

@@ -12,7 +12,7 @@ namespace gradview {
 struct Observation {
   double gradient = 0;   // ‖G‖²
   double tangent = 0;    // ‖JJᵀG‖²
-  double inner = 0;      // ⟨JJᵀG, G⟩ = ‖JᵀG‖²
+  double inner = 0;      // ‖JᵀG‖² = ⟨JJᵀG, G⟩
   double update = 0;     // ‖W_{t+1} − W_t‖²
   double lifted = 0;     // ‖J u‖² of the change u that the factors made
   double remainder = 0;  // ‖(retract − lift) u‖²

@@ -311,10 +311,10 @@ void Optimizer::observe_gradient(Slot& slot) const {
   Observation& seen = slot.observation;
   seen = {};
   seen.gradient = squared_norm(slot.gradient);
+  for (const Matrix& factor : slot.projected) seen.inner += squared_norm(factor);
   Matrix tangent = zeros(shape_of(*slot.weight));
-  slot.projector->lift(slot.projected, tangent);  // JJᵀG
+  slot.projector->lift(slot.projected, tangent);
   seen.tangent = squared_norm(tangent);
-  seen.inner = dot(slot.gradient, tangent);
 }
 
 // W is the factor and nothing looks at the step itself: rule, decay and move in one pass over W.

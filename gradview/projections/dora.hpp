@@ -19,6 +19,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "gradview/core/parallel.hpp"
 #include "gradview/projections/lora.hpp"
 
 namespace gradview {
@@ -85,26 +86,16 @@ class Dora final : public Projector {
     if (!w) throw std::invalid_argument("dora: rescales the rows of W, so W cannot stay frozen");
     const Factors& d = step.direction;
     const Matrix unstretch = over(norms_, magnitude_);
-    Matrix next = zeros(shape_of(*weight_));
-    axpy(v_, 1, d[1]);
-    push_forward(s_, u_, v_, d[0], d[1], next);  // V′ − V
-    axpy(u_, 1, d[0]);
-    axpy(magnitude_, 1, d[2]);
-    const Matrix moves = row_dots(next, next);
-    for (std::size_t i = 0; i < next.shape()[0]; ++i) {
-      if (moves(i, 0) == 0 && d[2](i, 0) == 0) continue;
-      add_row(next, unstretch(i, 0), *weight_, i);
-      norms_(i, 0) = row_norm(next, i);
-      const double least = 1e-20 * norms_(i, 0);
-      if (std::abs(magnitude_(i, 0)) < least) {
-        magnitude_(i, 0) = static_cast<Real>(std::copysign(least, magnitude_(i, 0)));
+    const Matrix u = u_;
+    move_factors(d);
+    parallel_tiles(w->shape()[0], [&](std::size_t first, std::size_t end) {
+      Matrix next = zeros({end - first, w->shape()[1]});
+      push_forward(s_, rows(u, first, end - first), v_, rows(d[0], first, end - first), d[1],
+                   next);  // V′ − V
+      for (std::size_t i = first; i < end; ++i) {
+        move_row(next, i - first, d[2](i, 0) != 0, unstretch(i, 0), i, *w);
       }
-      const Real stretch = norms_(i, 0) > 0 ? magnitude_(i, 0) / norms_(i, 0) : 0;
-      for (std::size_t j = 0; j < next.shape()[1]; ++j) {
-        const Real now = stretch * next(i, j);
-        (*w)(i, j) = w == weight_ ? now : (*w)(i, j) + (now - (*weight_)(i, j));
-      }
-    }
+    });
   }
   double entry(const Factors& theta, const Matrix& start, std::size_t i,
                std::size_t j) const override {
@@ -144,6 +135,26 @@ class Dora final : public Projector {
     }
     own = over(std::move(own), magnitude_);
     for (std::size_t i = 0; i < w.shape()[0]; ++i) add_row(w, own(i, 0), *weight_, i);
+  }
+  // From V′_i − V_i, row k of `next`, to W_i.
+  void move_row(Matrix& next, std::size_t k, bool rescaled, Real unstretch, std::size_t i,
+                Matrix& w) {
+    const std::size_t n = next.shape()[1];
+    Real* const row = next.data() + k * n;
+    if (!rescaled && std::all_of(row, row + n, [](Real x) { return x == 0; })) return;
+    const Real* const from = weight_->data() + i * n;
+    for (std::size_t j = 0; j < n; ++j) row[j] += unstretch * from[j];
+    norms_(i, 0) = row_norm(next, k);
+    const double least = 1e-20 * norms_(i, 0);
+    if (std::abs(magnitude_(i, 0)) < least) {
+      magnitude_(i, 0) = static_cast<Real>(std::copysign(least, magnitude_(i, 0)));
+    }
+    const Real stretch = norms_(i, 0) > 0 ? magnitude_(i, 0) / norms_(i, 0) : 0;
+    Real* const to = w.data() + i * n;
+    for (std::size_t j = 0; j < n; ++j) {
+      const Real now = stretch * row[j];
+      to[j] = &w == weight_ ? now : to[j] + (now - from[j]);
+    }
   }
   static Matrix over(Matrix a, const Matrix& b) {  // a_i / b_i, and 0 where b_i is
     for (std::size_t i = 0; i < a.size(); ++i) {

@@ -63,7 +63,8 @@ class Loha final : public Projector {
     return g.factored() && r * r * (m + n) < m * n ? pull_thin(g) : pull_by_tiles(g);
   }
   void lift(const Factors& d, Matrix& w) const override {
-    over_tiles(w.shape()[0], [&](std::size_t first, std::size_t count) {
+    parallel_tiles(w.shape()[0], [&](std::size_t first, std::size_t end) {
+      const std::size_t count = end - first;
       const Tile now[2] = {tile(0, first, count), tile(1, first, count)};
       for (const std::size_t k : {0, 1}) {
         Matrix change = zeros({count, w.shape()[1]});  // d(u_k v_k)
@@ -77,7 +78,8 @@ class Loha final : public Projector {
     const Factors& d = step.direction;
     if (w) {
       const Matrix moved[2] = {plus(theta_[1], d[1]), plus(theta_[3], d[3])};  // v1′, v2′
-      over_tiles(w->shape()[0], [&](std::size_t first, std::size_t count) {
+      parallel_tiles(w->shape()[0], [&](std::size_t first, std::size_t end) {
+        const std::size_t count = end - first;
         Matrix product[2] = {tile(0, first, count).product, tile(1, first, count).product};
         for (const std::size_t k : {0, 1}) {  // d(u1 v1) ∘ (u2 v2), then (u1 v1)′ ∘ d(u2 v2)
           Matrix change = zeros({count, w->shape()[1]});
@@ -103,13 +105,6 @@ class Loha final : public Projector {
   bool linear() const override { return false; }
 
  private:
-  // Blocks of rows: what has no other form than m x n is made one at a time.
-  template <class Work>
-  static void over_tiles(std::size_t m, const Work& work) {
-    constexpr std::size_t kRows = 64;
-    parallel_blocks(m, kRows,
-                    [&](std::size_t begin, std::size_t end) { work(begin, end - begin); });
-  }
   struct Tile {
     Matrix u;        // rows of u_k
     Matrix product;  // times v_k

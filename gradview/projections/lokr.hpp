@@ -79,8 +79,8 @@ class Lokr final : public Projector {
     const auto [m, n] = g.shape();
     const Matrix w1 = sides_[0].value();
     const Matrix w2 = sides_[1].value();
-    const bool thin = g.factored() && 2 * (m * w1.shape()[1] + n * w2.shape()[0]) <= m * n;
-    const Gradient seen = thin ? g : Gradient::dense(g.materialize());
+    const bool uneven = 2 * (m * w1.shape()[1] + n * w2.shape()[0]) > m * n;
+    const Gradient seen = g.factored() && uneven ? Gradient::dense(g.materialize()) : g;
     Factors out;
     sides_[0].pull(block_dots(seen, w2), s_, out);
     sides_[1].pull(block_sum(seen, w1), s_, out);

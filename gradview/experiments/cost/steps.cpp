@@ -63,7 +63,7 @@ class Runner {
     collecting_ = forming_ = 0;
     start = now();
     model_.backward(
-        weights_, std::move(pass), std::move(delta),
+        std::move(pass), std::move(delta),
         [this](const std::string& name, const Gradient& g) { collect(name, g); },
         case_.scenario->trained.front());
     at(Part::delta) = now() - start - collecting_;

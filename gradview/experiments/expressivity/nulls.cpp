@@ -53,31 +53,30 @@ std::vector<Null> measure_nulls(std::uint64_t seed) {
     const Mlp::Pass pass = model.forward(weights, std::move(x));
     Matrix delta;
     softmax_cross_entropy(pass.outputs, labels, {}, &delta);
-    model.backward(
-        weights, pass, std::move(delta), [&](const std::string& name, const Gradient& g) {
-          const Matrix& weight = weights[name];
-          const bool logits = name == model.weight_name(1);
-          if (weight.shape()[0] == 1 || (logits && normalised)) return;
-          const double norm = std::sqrt(squared_norm(g));
-          for (const Frames& frames : kFrames) {
-            const auto projector = make_projector(
-                parse_spec(frames.spec), Site{.name = name, .weight = weight, .seed = seed});
-            const Factors parts = projector->project(g, weight);  // G bᵀ, a G
-            for (std::size_t f = 0; f < 2; ++f) {
-              const std::vector<double> singular = svd(parts[f]).singular;
-              const auto alive = std::count_if(singular.begin(), singular.end(),
-                                               [&](double s) { return s > 1e-12 * norm; });
-              const bool blind = frames.of_ones && (f == 0 ? normalised : logits);
-              out.push_back({logits ? "logits" : "hidden layer",
-                             logits       ? "hidden units"
-                             : normalised ? "sum to zero"
-                                          : "uniform in (0, 1)",
-                             frames.spec, f == 0 ? "u" : "v", singular.size(),
-                             singular.size() - static_cast<std::size_t>(alive), blind ? 1U : 0U,
-                             singular.back() / norm});
-            }
-          }
-        });
+    model.backward(pass, std::move(delta), [&](const std::string& name, const Gradient& g) {
+      const Matrix& weight = weights[name];
+      const bool logits = name == model.weight_name(1);
+      if (weight.shape()[0] == 1 || (logits && normalised)) return;
+      const double norm = std::sqrt(squared_norm(g));
+      for (const Frames& frames : kFrames) {
+        const auto projector = make_projector(parse_spec(frames.spec),
+                                              Site{.name = name, .weight = weight, .seed = seed});
+        const Factors parts = projector->project(g, weight);  // G bᵀ, a G
+        for (std::size_t f = 0; f < 2; ++f) {
+          const std::vector<double> singular = svd(parts[f]).singular;
+          const auto alive = std::count_if(singular.begin(), singular.end(),
+                                           [&](double s) { return s > 1e-12 * norm; });
+          const bool blind = frames.of_ones && (f == 0 ? normalised : logits);
+          out.push_back({logits ? "logits" : "hidden layer",
+                         logits       ? "hidden units"
+                         : normalised ? "sum to zero"
+                                      : "uniform in (0, 1)",
+                         frames.spec, f == 0 ? "u" : "v", singular.size(),
+                         singular.size() - static_cast<std::size_t>(alive), blind ? 1U : 0U,
+                         singular.back() / norm});
+        }
+      }
+    });
   }
   return out;
 }

@@ -89,7 +89,7 @@ class Fashion final : public Task {
     Matrix delta;
     const Score score =
         softmax_cross_entropy(pass.outputs, domain.train.labels_of(batch), domain.classes, &delta);
-    model_.backward(weights, std::move(pass), std::move(delta), collect);
+    model_.backward(std::move(pass), std::move(delta), collect);
     return score;
   }
 
