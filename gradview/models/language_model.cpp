@@ -25,7 +25,8 @@ std::vector<WeightSpec> LanguageModel::weights() const {
 }
 
 Matrix LanguageModel::logits(const Weights& weights, const Tokens& tokens) const {
-  return matmul_nt(trunk.forward(weights, tokens), weights[head_weight()], trunk.compute);
+  return matmul_nt({trunk.forward(weights, tokens), trunk.compute},
+                   {weights[head_weight()], trunk.compute});
 }
 
 // Only rows with a label take part. delta: ∂L/∂states; gradient: ∂L/∂W is added to it.
@@ -42,7 +43,7 @@ Score LanguageModel::head_loss(const Weights& weights, const Matrix& states,
   }
   if (rows.empty()) throw std::invalid_argument("LanguageModel: no token has a label");
   if (delta) *delta = zeros(shape_of(states));
-  const Matrix& w = weights[head_weight()];
+  const Operand w(weights[head_weight()], trunk.compute);
   const double share = 1 / static_cast<double>(rows.size());
   const std::size_t block = std::clamp<std::size_t>(kLogits / trunk.vocabulary, 64, 1024);
   Score score;
@@ -53,11 +54,11 @@ Score LanguageModel::head_loss(const Weights& weights, const Matrix& states,
     std::vector<std::int32_t> targets;
     for (const std::size_t t : some) targets.push_back(labels[t]);
     const Matrix h = gather_rows(states, some);
-    Matrix z = matmul_nt(h, w, trunk.compute);
+    Matrix z = matmul_nt({h, trunk.compute}, w);
     const RowScores scores = cross_entropy_rows(z, targets, share);
     score.loss += scores.loss * share;
     score.accuracy += static_cast<double>(scores.correct) * share;
-    if (delta) scatter_add_rows(*delta, some, matmul(z, w, trunk.compute));
+    if (delta) scatter_add_rows(*delta, some, matmul({z, trunk.compute}, w));
     if (gradient) add_matmul_tn(*gradient, 1, z, h);
   }
   return score;
