@@ -5,11 +5,15 @@
 find_package(Threads REQUIRED)
 find_package(xtensor REQUIRED)
 find_package(fmt REQUIRED)
-find_package(ZLIB REQUIRED)
-find_package(OpenSSL REQUIRED COMPONENTS Crypto)
-find_package(Boost QUIET CONFIG COMPONENTS program_options)  # CMake 4 has no module for it any more
-if(NOT Boost_FOUND)
-  find_package(Boost REQUIRED COMPONENTS program_options)
+set(GRADVIEW_PROGRAM_LIBRARIES)
+if(NOT GRADVIEW_CORE_ONLY)
+  find_package(ZLIB REQUIRED)
+  find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+  find_package(Boost QUIET CONFIG COMPONENTS program_options)  # CMake 4 has no module for it any more
+  if(NOT Boost_FOUND)
+    find_package(Boost REQUIRED COMPONENTS program_options)
+  endif()
+  set(GRADVIEW_PROGRAM_LIBRARIES Boost::program_options ZLIB::ZLIB OpenSSL::Crypto)
 endif()
 
 # OpenBLAS brings LAPACK along; two variants of BLAS in one program are never mixed.
@@ -25,8 +29,8 @@ endif()
 
 if(NOT TARGET gradview::private_dependencies)
   add_library(gradview::private_dependencies INTERFACE IMPORTED)
-  target_link_libraries(gradview::private_dependencies INTERFACE fmt::fmt Boost::program_options ZLIB::ZLIB
-                        OpenSSL::Crypto ${GRADVIEW_BLAS_LIBRARIES})
+  target_link_libraries(gradview::private_dependencies INTERFACE fmt::fmt ${GRADVIEW_PROGRAM_LIBRARIES}
+                        ${GRADVIEW_BLAS_LIBRARIES})
 endif()
 
 set(GRADVIEW_BF16_FOUND OFF)

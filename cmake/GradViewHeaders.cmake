@@ -1,5 +1,7 @@
 # Headers that only our own sources include: needed to build GradView, not to use it.
-find_package(nlohmann_json REQUIRED)
+if(NOT GRADVIEW_CORE_ONLY)
+  find_package(nlohmann_json REQUIRED)
+endif()
 find_path(RANDOM123_INCLUDE_DIR Random123/philox.h DOC "Random123" REQUIRED)
 find_path(XTENSOR_BLAS_INCLUDE_DIR xtensor-blas/xlinalg.hpp DOC "xtensor-blas" REQUIRED)
 find_path(XSIMD_INCLUDE_DIR xsimd/xsimd.hpp DOC "xsimd" REQUIRED)
@@ -8,7 +10,9 @@ find_path(CBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas openblas-pthread DOC 
 add_library(gradview_private_headers INTERFACE)
 target_include_directories(gradview_private_headers SYSTEM INTERFACE ${RANDOM123_INCLUDE_DIR} ${XSIMD_INCLUDE_DIR}
                            ${XTENSOR_BLAS_INCLUDE_DIR} ${CBLAS_INCLUDE_DIR})
-target_link_libraries(gradview_private_headers INTERFACE nlohmann_json::nlohmann_json)
+if(NOT GRADVIEW_CORE_ONLY)
+  target_link_libraries(gradview_private_headers INTERFACE nlohmann_json::nlohmann_json)
+endif()
 target_compile_definitions(gradview_private_headers INTERFACE JSON_USE_IMPLICIT_CONVERSIONS=0)
 
 if(GRADVIEW_BF16_FOUND)

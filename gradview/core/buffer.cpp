@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <unordered_map>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -66,7 +67,38 @@ void* new_block(std::size_t bytes) {
   return static_cast<std::byte*>(block) + offset;
 }
 
+// A container that swaps its memory with another's knows nothing of whose it was; the address does.
+struct Lent {
+  std::mutex mutex;
+  std::unordered_map<void*, std::size_t> times;
+  std::atomic<std::size_t> count = 0;
+};
+
+Lent& lent() {
+  static Lent& instance = *new Lent;
+  return instance;
+}
+
+bool give_back(void* buffer) noexcept {
+  Lent& all = lent();
+  if (all.count.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard lock(all.mutex);
+  const auto found = all.times.find(buffer);
+  if (found == all.times.end()) return false;
+  if (--found->second == 0) all.times.erase(found);
+  --all.count;
+  return true;
+}
+
 }  // namespace
+
+void* lend_buffer(void* buffer) {
+  Lent& all = lent();
+  const std::lock_guard lock(all.mutex);
+  ++all.times[buffer];
+  ++all.count;
+  return buffer;
+}
 
 void* allocate_buffer(std::size_t bytes) {
   if (bytes < kLarge) return ::operator new(bytes, kCacheLine);
@@ -84,6 +116,7 @@ void* allocate_buffer(std::size_t bytes) {
 }
 
 void release_buffer(void* buffer, std::size_t bytes) noexcept {
+  if (give_back(buffer)) return;
   if (bytes < kLarge) return ::operator delete(buffer, kCacheLine);
   try {
     Kept& all = kept();

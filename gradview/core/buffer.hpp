@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 
 namespace gradview {
 
@@ -11,13 +12,21 @@ namespace gradview {
 void* allocate_buffer(std::size_t bytes);
 void release_buffer(void* buffer, std::size_t bytes) noexcept;
 
+// Memory of somebody else's: releasing it as often as it was lent leaves it as it is.
+void* lend_buffer(void* buffer);
+
 template <class T>
-struct BufferAllocator {
+class BufferAllocator {
+ public:
   using value_type = T;
   BufferAllocator() = default;
+  explicit BufferAllocator(T* lent) : lent_(lent) {}  // the first allocation is this
   template <class U>
   BufferAllocator(const BufferAllocator<U>&) {}
-  T* allocate(std::size_t count) { return static_cast<T*>(allocate_buffer(count * sizeof(T))); }
+  T* allocate(std::size_t count) {
+    if (lent_) return static_cast<T*>(lend_buffer(std::exchange(lent_, nullptr)));
+    return static_cast<T*>(allocate_buffer(count * sizeof(T)));
+  }
   void deallocate(T* buffer, std::size_t count) noexcept {
     release_buffer(buffer, count * sizeof(T));
   }
@@ -25,6 +34,9 @@ struct BufferAllocator {
   bool operator==(const BufferAllocator<U>&) const {
     return true;
   }
+
+ private:
+  T* lent_ = nullptr;
 };
 
 }  // namespace gradview

@@ -1,6 +1,7 @@
 #include "gradview/core/gradient.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "gradview/core/linalg.hpp"
@@ -9,9 +10,11 @@ namespace gradview {
 
 SharedMatrix share(Matrix a) { return std::make_shared<const Matrix>(std::move(a)); }
 
-Gradient Gradient::dense(Matrix g) {
-  const Shape shape = shape_of(g);
-  return {shape, Term{1, Dense{share(std::move(g))}}};
+Gradient Gradient::dense(Matrix g) { return dense(share(std::move(g))); }
+
+Gradient Gradient::dense(SharedMatrix g) {
+  const Shape shape = shape_of(*g);
+  return {shape, Term{1, Dense{std::move(g)}}};
 }
 
 Gradient Gradient::outer(SharedMatrix delta, SharedMatrix x) {
@@ -19,6 +22,17 @@ Gradient Gradient::outer(SharedMatrix delta, SharedMatrix x) {
   const std::size_t n = x->shape()[1];
   require_shape("Gradient::outer", "x", shape_of(*x), {tokens, n});
   return {{m, n}, Term{1, Outer{std::move(delta), std::move(x)}}};
+}
+
+Gradient Gradient::rows(std::size_t m, std::vector<std::size_t> index, SharedMatrix g) {
+  const std::size_t n = g->shape()[1];
+  require_shape("Gradient::rows", "g", shape_of(*g), {index.size(), n});
+  if (std::any_of(index.begin(), index.end(), [&](std::size_t i) { return i >= m; })) {
+    throw std::invalid_argument("Gradient::rows: an index is not below " + std::to_string(m));
+  }
+  return {{m, n},
+          Term{1, Rows{std::make_shared<const std::vector<std::size_t>>(std::move(index)),
+                       std::move(g)}}};
 }
 
 void Gradient::add(Gradient more, double s) {
@@ -29,17 +43,55 @@ void Gradient::add(Gradient more, double s) {
   }
 }
 
-template <class OnDense, class OnOuter>
-void Gradient::each(const OnDense& on_dense, const OnOuter& on_outer) const {
+template <class OnDense, class OnOuter, class OnRows>
+void Gradient::each(const OnDense& on_dense, const OnOuter& on_outer, const OnRows& on_rows) const {
   for (const Term& term : terms_) {
     if (const auto* dense = std::get_if<Dense>(&term.value)) {
       on_dense(term.s, *dense->g);
+    } else if (const auto* outer = std::get_if<Outer>(&term.value)) {
+      on_outer(term.s, *outer->delta, *outer->x);
     } else {
-      const auto& outer = std::get<Outer>(term.value);
-      on_outer(term.s, *outer.delta, *outer.x);
+      const auto& some = std::get<Rows>(term.value);
+      on_rows(term.s, *some.index, *some.g);
     }
   }
 }
+
+namespace {
+
+using Index = std::vector<std::size_t>;
+
+Matrix gathered(const Matrix& a, const Index& index) {
+  const std::size_t n = a.shape()[1];
+  Matrix out = uninitialized({index.size(), n});
+  for (std::size_t k = 0; k < index.size(); ++k) {
+    std::copy_n(a.data() + index[k] * n, n, out.data() + k * n);
+  }
+  return out;
+}
+
+// Row to(k) of sum += s times row k of a.
+template <class To>
+void scatter(Matrix& sum, double s, const Matrix& a, const To& to) {
+  const auto [count, n] = shape_of(a);
+  for (std::size_t k = 0; k < count; ++k) {
+    const Real* from = a.data() + k * n;
+    Real* row = sum.data() + to(k) * n;
+    for (std::size_t j = 0; j < n; ++j) row[j] += static_cast<Real>(s) * from[j];
+  }
+}
+
+void add_rows(Matrix& sum, double s, const Index& index, const Matrix& g) {
+  scatter(sum, s, g, [&](std::size_t k) { return index[k]; });
+}
+
+Matrix spread(std::size_t m, const Index& index, const Matrix& g) {
+  Matrix out = zeros({m, g.shape()[1]});
+  add_rows(out, 1, index, g);
+  return out;
+}
+
+}  // namespace
 
 bool Gradient::factored() const {
   return std::any_of(terms_.begin(), terms_.end(),
@@ -51,7 +103,8 @@ bool Gradient::finite() const {
   each([&](double, const Matrix& g) { finite = finite && all_finite(g); },
        [&](double, const Matrix& delta, const Matrix& x) {
          finite = finite && all_finite(delta) && all_finite(x);
-       });
+       },
+       [&](double, const Index&, const Matrix& g) { finite = finite && all_finite(g); });
   return finite;
 }
 
@@ -71,6 +124,10 @@ Matrix Gradient::materialize() const {
   each([&](double s, const Matrix& g) { sum.size() == 0 ? start(g, s) : axpy(sum, s, g); },
        [&](double s, const Matrix& delta, const Matrix& x) {
          sum.size() == 0 ? start(matmul_tn(delta, x), s) : add_matmul_tn(sum, s, delta, x);
+       },
+       [&](double s, const Index& index, const Matrix& g) {
+         if (sum.size() == 0) sum = zeros(shape_);
+         add_rows(sum, s, index, g);
        });
   return terms_.empty() ? zeros(shape_) : sum;
 }
@@ -78,22 +135,30 @@ Matrix Gradient::materialize() const {
 Matrix Gradient::input_squares() const {
   Matrix sum = zeros({shape_.cols, shape_.cols});
   each([](double, const Matrix&) {},
-       [&](double, const Matrix&, const Matrix& x) { add_matmul_tn(sum, 1, x, x); });
+       [&](double, const Matrix&, const Matrix& x) { add_matmul_tn(sum, 1, x, x); },
+       [](double, const Index&, const Matrix&) {});
   return sum;
 }
 
 std::size_t Gradient::tokens() const {
   std::size_t count = 0;
   each([](double, const Matrix&) {},
-       [&](double, const Matrix&, const Matrix& x) { count += x.shape()[0]; });
+       [&](double, const Matrix&, const Matrix& x) { count += x.shape()[0]; },
+       [](double, const Index&, const Matrix&) {});
   return count;
 }
 
 Matrix Gradient::materialize_rows(std::size_t first, std::size_t count) const {
   Matrix sum = zeros({count, shape_.cols});
-  each([&](double s, const Matrix& g) { axpy(sum, s, rows(g, first, count)); },
+  each([&](double s, const Matrix& g) { axpy(sum, s, gradview::rows(g, first, count)); },
        [&](double s, const Matrix& delta, const Matrix& x) {
          add_matmul_tn(sum, s, columns(delta, first, count), x);
+       },
+       [&](double s, const Index& index, const Matrix& g) {
+         for (std::size_t k = 0; k < index.size(); ++k) {
+           if (index[k] < first || index[k] >= first + count) continue;
+           add_rows(sum, s, {index[k] - first}, gradview::rows(g, k, 1));
+         }
        });
   return sum;
 }
@@ -104,6 +169,10 @@ Sides Gradient::sides(const Matrix* u, const Matrix* v) const {
   each([&](double s, const Matrix& dense) { add_sides(sum, s, dense, u, v); },
        [&](double s, const Matrix& delta, const Matrix& x) {
          add_outer_sides(sum, s, delta, x, u, v);
+       },
+       [&](double s, const Index& index, const Matrix& g) {
+         if (v) add_rows(sum.right, s, index, matmul_nt(g, *v));
+         if (u) add_matmul_tn(sum.left, s, gathered(*u, index), g);
        });
   return sum;
 }
@@ -124,9 +193,13 @@ Sides Gradient::folds(std::size_t r, bool columns, bool rows) const {
       if (rows) axpy(sum.left, s, fold_rows(dense, r));
     }
   };
-  each(on_dense, [&](double s, const Matrix& delta, const Matrix& x) {
-    add_outer_folds(sum, s, delta, x, r);
-  });
+  each(
+      on_dense,
+      [&](double s, const Matrix& delta, const Matrix& x) { add_outer_folds(sum, s, delta, x, r); },
+      [&](double s, const Index& index, const Matrix& g) {
+        if (columns) add_rows(sum.right, s, index, fold_columns(g, r));
+        if (rows) scatter(sum.left, s, g, [&](std::size_t k) { return index[k] % r; });
+      });
   return sum;
 }
 
@@ -139,6 +212,9 @@ double dot(const Gradient& g, const Matrix& w) {
   g.each([&](double s, const Matrix& dense) { sum += s * dot(dense, w); },
          [&](double s, const Matrix& delta, const Matrix& x) {
            sum += s * dot(delta, matmul_nt(x, w));  // Σ_t δ_t · (W x_t)
+         },
+         [&](double s, const Index& index, const Matrix& some) {
+           sum += s * dot(some, gathered(w, index));
          });
   return sum;
 }
@@ -151,6 +227,9 @@ Matrix row_dots(const Gradient& g, const Matrix& w) {
            for (std::size_t k = 0; k < y.size(); ++k) {
              sum.data()[k % g.shape_.rows] += static_cast<Real>(s) * delta.data()[k] * y.data()[k];
            }
+         },
+         [&](double s, const Index& index, const Matrix& some) {
+           add_rows(sum, s, index, row_dots(some, gathered(w, index)));
          });
   return sum;
 }
@@ -189,7 +268,11 @@ Matrix block_dots(const Gradient& g, const Matrix& b) {
     add_matmul_tn(sum, s, transposed_rows(delta, m1),
                   transposed_rows(reshaped(y, {tokens, n1 * m}), n1));
   };
-  g.each([&](double s, const Matrix& dense) { axpy(sum, s, block_dots(dense, b)); }, on_outer);
+  const auto on_rows = [&](double s, const Index& index, const Matrix& some) {
+    axpy(sum, s, block_dots(spread(g.shape_.rows, index, some), b));
+  };
+  g.each([&](double s, const Matrix& dense) { axpy(sum, s, block_dots(dense, b)); }, on_outer,
+         on_rows);
   return sum;
 }
 
@@ -206,7 +289,11 @@ Matrix block_sum(const Gradient& g, const Matrix& c) {
     add_matmul_tn(sum, s, transposed_rows(reshaped(z, {tokens, m2 * n}), m2),
                   reshaped(x, {tokens * n, n2}));
   };
-  g.each([&](double s, const Matrix& dense) { axpy(sum, s, block_sum(dense, c)); }, on_outer);
+  const auto on_rows = [&](double s, const Index& index, const Matrix& some) {
+    axpy(sum, s, block_sum(spread(g.shape_.rows, index, some), c));
+  };
+  g.each([&](double s, const Matrix& dense) { axpy(sum, s, block_sum(dense, c)); }, on_outer,
+         on_rows);
   return sum;
 }
 
@@ -215,10 +302,15 @@ Matrix block_sum(const Gradient& g, const Matrix& c) {
 double squared_norm(const Gradient& g) {
   const auto [m, n] = g.shape_;
   const bool all_factored =
-      std::none_of(g.terms_.begin(), g.terms_.end(), [](const Gradient::Term& term) {
-        return std::holds_alternative<Gradient::Dense>(term.value);
+      std::all_of(g.terms_.begin(), g.terms_.end(), [](const Gradient::Term& term) {
+        return std::holds_alternative<Gradient::Outer>(term.value);
       });
   double sum = 0;
+  if (g.terms_.size() == 1) {
+    const Gradient::Term& only = g.terms_[0];
+    const auto* some = std::get_if<Gradient::Rows>(&only.value);
+    if (some) return only.s * only.s * squared_norm(*some->g);
+  }
   if (all_factored && g.tokens() * (m + n) < m * n) {
     for (const Gradient::Term& k : g.terms_) {
       for (const Gradient::Term& l : g.terms_) {

@@ -4,6 +4,8 @@
 //     G = Σ_k s_k δ_kᵀ x_k  +  Σ_l s_l D_l          δ: N x m output gradients, x: N x n inputs of N
 //     tokens
 //
+// or a few rows of it, the others zero, as an embedding has it.
+//
 // Nearly every method touches G only through thin products, which a factored term gives without
 // ever forming G: G vᵀ = δᵀ(x vᵀ) costs N r (m + n) multiply-adds instead of N m n + m n r.
 #pragma once
@@ -24,8 +26,11 @@ class Gradient {
  public:
   explicit Gradient(Shape shape) : shape_(shape) {}  // zero
   static Gradient dense(Matrix g);                   // g: m x n
+  static Gradient dense(SharedMatrix g);
   static Gradient outer(SharedMatrix delta,
                         SharedMatrix x);  // δᵀ x; δ: N x m, x: N x n, never multiplied out
+  // Row index[k] of m is row k of g: k x n; no index twice.
+  static Gradient rows(std::size_t m, std::vector<std::size_t> index, SharedMatrix g);
 
   void add(Gradient more, double s = 1);  // this += s · more; shares the terms' arrays
   Shape shape() const { return shape_; }
@@ -61,15 +66,19 @@ class Gradient {
   struct Outer {
     SharedMatrix delta, x;
   };
+  struct Rows {
+    std::shared_ptr<const std::vector<std::size_t>> index;
+    SharedMatrix g;
+  };
   struct Term {
     double s;
-    std::variant<Dense, Outer> value;
+    std::variant<Dense, Outer, Rows> value;
   };
   Gradient(Shape shape, Term term) : shape_(shape), terms_{std::move(term)} {}
   Sides sides(const Matrix* u, const Matrix* v) const;
   Sides folds(std::size_t r, bool columns, bool rows) const;
-  template <class OnDense, class OnOuter>
-  void each(const OnDense& on_dense, const OnOuter& on_outer) const;
+  template <class OnDense, class OnOuter, class OnRows>
+  void each(const OnDense& on_dense, const OnOuter& on_outer, const OnRows& on_rows) const;
 
   Shape shape_;
   std::vector<Term> terms_;

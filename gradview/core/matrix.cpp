@@ -9,6 +9,14 @@ std::string to_string(Shape shape) {
   return std::to_string(shape.rows) + " x " + std::to_string(shape.cols);
 }
 
+Matrix borrowed(Real* data, Shape shape) {
+  Matrix a;
+  if (shape.size() > 0)
+    a.storage() = Matrix::storage_type(shape.size(), BufferAllocator<Real>(data));
+  a.resize({shape.rows, shape.cols});  // which leaves memory of the right size alone
+  return a;
+}
+
 Matrix zeros(Shape shape) {
   Matrix a = uninitialized(shape);
   std::fill(a.data(), a.data() + a.size(), Real{0});

@@ -24,6 +24,10 @@ std::string to_string(Shape shape);  // "256 x 784"
 
 // Entries are left uninitialised: for results that a kernel overwrites whole.
 inline Matrix uninitialized(Shape s) { return Matrix::from_shape({s.rows, s.cols}); }
+// On memory of somebody else's, row after row, which must outlive it. Assigning a copy of its shape
+// writes there, as all that changes entries does; moving another matrix into it takes that one's memory
+// instead. A copy of it has memory of its own.
+Matrix borrowed(Real* data, Shape shape);
 Matrix zeros(Shape shape);
 Matrix identity(std::size_t n);
 Matrix matrix(std::initializer_list<std::initializer_list<double>> rows);

@@ -37,6 +37,10 @@ class Stopwatch {
 
 Optimizer::Optimizer(Settings settings) : settings_(std::move(settings)) {}
 
+Site Optimizer::new_site(const std::string& name, const Matrix& weight) const {
+  return {.name = name, .weight = weight, .seed = settings_.seed, .steps = settings_.steps};
+}
+
 Site Optimizer::site(const Slot& slot) const {
   return {.name = slot.name,
           .weight = *slot.weight,
@@ -334,13 +338,54 @@ void Optimizer::move_weight_itself(Slot& slot, double lr) const {
   slot.projected.clear();
 }
 
-void Optimizer::advance(Slot& slot, double clip, double lr) {
-  if (clip != 1) {
-    for (Matrix& factor : slot.projected) scale(factor, clip);
-    Gradient clipped(slot.gradient.shape());
-    clipped.add(std::move(slot.gradient), clip);
-    slot.gradient = std::move(clipped);
+void Optimizer::shrink(Slot& slot, double s) const {
+  for (Matrix& factor : slot.projected) scale(factor, s);
+  Gradient shrunk(slot.gradient.shape());
+  shrunk.add(std::move(slot.gradient), s);
+  slot.gradient = std::move(shrunk);
+}
+
+std::string Optimizer::not_finite() const {
+  const auto finite = [](const Slot& slot) {
+    if (!slot.collected) return true;
+    if (slot.projected.empty()) return slot.gradient.finite();
+    return std::all_of(slot.projected.begin(), slot.projected.end(), all_finite);
+  };
+  const auto bad = std::find_if_not(slots_.begin(), slots_.end(), finite);
+  return bad == slots_.end() ? "" : bad->name;
+}
+
+double Optimizer::clip(double most) {
+  double squares = 0;
+  for (Slot& slot : slots_) {
+    if (!slot.collected) continue;
+    if (slot.projected.empty() && moves_weight_itself(slot)) {
+      slot.projected = slot.projector->project(slot.gradient, *slot.weight);
+      slot.gradient = Gradient(slot.gradient.shape());
+    }
+    const bool kept = !slot.projected.empty();
+    for (const Matrix& factor :
+         kept ? slot.projected : slot.projector->project(slot.gradient, *slot.weight)) {
+      squares += squared_norm(factor);
+    }
   }
+  const double norm = std::sqrt(squares);
+  for (Slot& slot : slots_) {
+    if (slot.collected && norm > most) shrink(slot, most / norm);
+  }
+  return norm;
+}
+
+void Optimizer::drop() {
+  for (Slot& slot : slots_) {
+    slot.collected = false;
+    slot.projected.clear();
+    slot.gradient = Gradient(shape_of(*slot.weight));
+  }
+}
+
+void Optimizer::advance(Slot& slot, double clip, double lr) {
+  if (clip != 1) shrink(slot, clip);
   std::optional<Stopwatch> watch(std::in_place, seconds_.rule);
   if (moves_weight_itself(slot)) return move_weight_itself(slot, lr);
   Factors u = direction(slot);
@@ -369,7 +414,13 @@ void Optimizer::advance(Slot& slot, double clip, double lr) {
   slot.observation.remainder = squared_norm(moved);
 }
 
-void Optimizer::step() {
+void Optimizer::step() { step(std::vector<double>(slots_.size(), lr())); }
+
+void Optimizer::step(std::span<const double> lr) {
+  if (lr.size() != slots_.size()) {
+    throw std::invalid_argument(fmt::format("Optimizer::step: {} learning rates for {} matrices",
+                                            lr.size(), slots_.size()));
+  }
   observation_ = observing_ ? Observation{} : observation_;
   for (Slot& slot : slots_) {
     if (!slot.collected) continue;
@@ -379,10 +430,10 @@ void Optimizer::step() {
     }
   }
   const double clip = clip_factor();
-  const double rate = lr();
-  for (Slot& slot : slots_) {
+  for (std::size_t k = 0; k < slots_.size(); ++k) {
+    Slot& slot = slots_[k];
     if (!slot.collected) continue;
-    advance(slot, clip, rate);
+    advance(slot, clip, lr[k]);
     if (observing_) observation_ += slot.observation;
     slot.collected = false;
     slot.gradient = Gradient(shape_of(*slot.weight));  // lets δ and x go

@@ -7,6 +7,7 @@
 
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,8 @@ class Optimizer {
   };
   explicit Optimizer(Settings settings);
 
+  Site new_site(const std::string& name, const Matrix& weight) const;  // to make a projector with
+
   // `weight` must outlive the optimizer. Vectors (biases) are 1 x n under full and are not decayed.
   void add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
            bool before_softmax = false, bool decayed = true);
@@ -51,6 +54,14 @@ class Optimizer {
   // another shape.
   void collect(const std::string& name, const Gradient& g, double share = 1);
   void step();
+  void step(std::span<const double> lr);  // one for each matrix, in the order of add()
+
+  // What has been collected for this step, before the step.
+  std::string not_finite()
+      const;  // a matrix whose gradient has infinities or NaN; "" where none has
+  double clip(
+      double most);  // shrinks all factor gradients to this norm together; their norm before
+  void drop();       // forgets it
 
   double lr() const;  // of the step to come, after the schedule
   std::size_t steps_done() const { return step_; }
@@ -103,6 +114,7 @@ class Optimizer {
   void set_moments(Slot& slot, const Factors& shapes) const;
   void start(Slot& slot, const Gradient& g) const;
   double clip_factor() const;
+  void shrink(Slot& slot, double s) const;
   bool moves_weight_itself(const Slot& slot) const;
   void move_weight_itself(Slot& slot, double lr) const;
   Factors direction(Slot& slot) const;

@@ -59,6 +59,7 @@ class Ldadam final : public OneSided {
     lift({times(has_right() ? matmul(mean, c.right) : matmul(c.left, mean), -share)}, error_);
     return changes;
   }
+  bool chooses_from_gradient(std::size_t) const override { return true; }
   std::size_t refresh_every() const override { return 1; }
   bool moments_on_weight() const override { return false; }
   Transport transport() const override { return Transport::rotate; }

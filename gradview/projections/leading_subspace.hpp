@@ -39,6 +39,7 @@ class LeadingSubspace : public OneSided {
     Frames found = choose(compensated(g), site);
     return move_frames(std::move(found.u), std::move(found.v));
   }
+  bool chooses_from_gradient(std::size_t step) const override { return step % o_.every == 0; }
   std::size_t refresh_every() const override { return o_.every; }
   bool moments_on_weight() const override { return false; }
   Transport transport() const override { return Transport::keep; }

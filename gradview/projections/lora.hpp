@@ -92,7 +92,7 @@ class Lora final : public Projector {
   void start(const Gradient& g, const Site& site) override {
     if (o_.init->from_gradient() && g.finite()) {
       set(o_.init->start(g, place(site)));
-    } else {
+    } else if (!moved_) {
       set({u_, v_});  // u₀ and v₀ are what the factors have been set to
       knows_start_ = o_.init->has_product() || has_no_product(u_, v_);
     }
@@ -106,6 +106,7 @@ class Lora final : public Projector {
   void lift(const Factors& d, Matrix& w) const override { push_forward(s_, u_, v_, d[0], d[1], w); }
   void retract(const Step& step, Matrix* w) override {
     const Factors& d = step.direction;
+    moved_ = true;
     axpy(v_, 1, d[1]);
     if (w) push_forward(s_, u_, v_, d[0], d[1], *w);  // du (v + dv) + u dv
     axpy(u_, 1, d[0]);
@@ -142,6 +143,7 @@ class Lora final : public Projector {
   Options o_;
   double s_;
   std::string note_;
+  bool moved_ = false;       // with W, since u₀ and v₀
   bool knows_start_ = true;  // false: factors set from outside, under a start without a product
   Matrix u_, v_, u0_, v0_;
 };

@@ -154,6 +154,9 @@ class Projector {
   // Do refresh, retract see G itself, and rule(JᵀG)? Both are then kept until the step.
   virtual bool needs_gradient() const { return false; }
 
+  // Does refresh choose from the gradient of this step? It is then to see all micro-batches at once.
+  virtual bool chooses_from_gradient(std::size_t) const { return false; }
+
   // Is the only factor W itself, so that a rule may move it in place of lift?
   virtual bool is_weight() const { return false; }
   // Is W itself read back as state, so that nothing beside the method may move it (decay_on=weight)?
