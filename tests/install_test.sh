@@ -18,6 +18,13 @@ if [ -e "$work/prefix/share/gradview/plot.py" ] && [ ! -e "$work/prefix/share/gr
   echo "plot.py is installed without what it draws with"
   exit 1
 fi
+for file in include/gradview.h share/gradview/gradview/optimizer.py; do
+  [ -e "$work/prefix/$file" ] || { echo "not installed: $file"; exit 1; }
+done
+library=$(find "$work/prefix" -name 'libgradview_c.so')
+quietly "${CC:-cc}" -std=c11 "$GRADVIEW_SOURCE/tests/c_api_test.c" -I"$work/prefix/include" -o "$work/c_api_test" \
+  "$library" -lm -Wl,-rpath,"$(dirname "$library")"
+quietly "$work/c_api_test"
 if grep -rlE "$GRADVIEW_SOURCE|$GRADVIEW_BUILD" "$work"/prefix/lib*/cmake; then
   echo "the installed package names folders of the machine it was built on"
   exit 1

@@ -1,7 +1,8 @@
 """The C libraries, found and loaded: libgradview_c computes in float, libgradview_c64 in double.
 
 They are looked for beside this file (an installed package), in the folder or file that GRADVIEW_LIBRARY
-names, in build/lib of the source tree, and where the system keeps its libraries.
+names, in build/lib of the source tree, under the prefix of a CMake install, and where the system keeps
+its libraries.
 """
 
 import ctypes
@@ -43,6 +44,7 @@ def _candidates(name):
         folder = pathlib.Path(given)
         yield (folder if folder.is_dir() else folder.parent) / file
     yield here.parents[1] / "build" / "lib" / file
+    yield from here.parents[2].glob(f"lib*/**/{file}")  # of a CMake install, from share/gradview/gradview
 
 
 @functools.lru_cache(maxsize=None)

@@ -7,8 +7,6 @@ import typing
 
 import torch
 
-from . import _layers
-
 
 @dataclasses.dataclass
 class Parameter:
@@ -73,6 +71,3 @@ def nearest(word, names):
         return f"; near are {', '.join(map(repr, near))}"
     return f"; there are {', '.join(map(repr, names[:4]))}{' …' if len(names) > 4 else ''}"
 
-
-def is_conv1d_weight(parameter):
-    return parameter.used_only_as(_layers.is_conv1d)

@@ -13,54 +13,51 @@
     replay --weights W.safetensors --gradients G.safetensors --projector lora:rank=8 …
 
 W holds the weights as they were when `record` was called, under their names in the model
-("fc1.weight"). G holds for each the pair NAME.delta [steps, N, m] and NAME.x [steps, N, n] over N
-tokens, batch and sequence flattened: deltaᵀ x of a step is what backward() adds to weight.grad in
-it. Calls of a layer within one step, micro-batches, and layers that share one weight follow each
-other along N, which has to be the same at every step. Passes without a backward (evaluation) are
-not recorded. Values keep the dtype of the weight; a loss scaler's factor is in delta as it is in
-weight.grad. Under autocast weight.grad is rounded to 16 bits where deltaᵀ x is not. Needs torch and
-safetensors.
+("fc1.weight"), m outputs x n inputs. G holds for each the pair NAME.delta [steps, N, m] and NAME.x
+[steps, N, n] over N tokens, batch and sequence flattened: deltaᵀ x of a step is what backward() adds
+to weight.grad in it. Calls of a layer within one step, micro-batches, and layers that share one weight
+follow each other along N, which has to be the same at every step. Passes without a backward
+(evaluation) are not recorded. Values keep the dtype of the weight; a loss scaler's factor is in delta
+as it is in weight.grad. Under autocast weight.grad is rounded to 16 bits where deltaᵀ x is not. Frozen
+weights are recorded too. Needs torch and safetensors.
 
-Only torch.nn.Linear is seen, and only where its forward is called: not Hugging Face's Conv1D
-(GPT-2), not the projections inside torch.nn.MultiheadAttention. A weight shared with another kind
-of layer (an embedding) is refused, since part of its gradient would be missing.
+Only torch.nn.Linear and GPT-2's Conv1D are seen, and only where their forward is called: not the
+projections inside torch.nn.MultiheadAttention. A weight shared with another kind of layer (an
+embedding) is refused, since part of its gradient would be missing.
 """
 
 import re
 
 import torch
 
+from . import _layers
+from ._matching import parameters_of
+
 
 class Recorder:
     def __init__(self, model, names):
-        names_of = {id(weight): name for name, weight in model.named_parameters()}
-        others = [layer for layer in model.modules() if not isinstance(layer, torch.nn.Linear)]
-        elsewhere = {id(w) for layer in others for w in layer.parameters(recurse=False)}
         self.weights, self.pending, self.steps, self.hooks = {}, {}, {}, []
-        for path, layer in model.named_modules():
-            if isinstance(layer, torch.nn.Linear) and chosen(f"{path}.weight".lstrip("."), names):
-                name = names_of[id(layer.weight)]
-                if id(layer.weight) in elsewhere:
-                    raise ValueError(f"record: {name} is also a weight of another kind of layer")
-                self.weights[name] = layer.weight.detach().to("cpu", copy=True)
-                self.pending[name], self.steps[name] = [], []
-                self.hooks.append(layer.register_forward_hook(self._hook(name)))
+        for parameter in parameters_of(model):
+            name = parameter.name
+            linear = [_is_layer(module) and what == "weight" for module, what in parameter.uses]
+            if not any(linear) or not any(chosen(each, names) for each in parameter.names):
+                continue
+            if not all(linear):
+                raise ValueError(f"record: {name} is also a weight of another kind of layer")
+            weight = parameter.tensor.detach()
+            weight = weight.t() if parameter.used_only_as(_layers.is_conv1d) else weight
+            self.weights[name] = weight.to("cpu", copy=True, memory_format=torch.contiguous_format)
+            self.pending[name], self.steps[name] = [], []
+            for module in {id(module): module for module, _ in parameter.uses}.values():
+                self.hooks.append(_layers.tap(module, self._keep(name)))
         if not self.weights:
             raise ValueError(f"record: no torch.nn.Linear of the model matches {names!r}")
 
-    def _hook(self, name):
-        def flat(tensor):  # [N, features], a copy that nothing changes in place
-            tensor = tensor.detach().reshape(-1, tensor.shape[-1])
-            return tensor.to("cpu", self.weights[name].dtype, copy=True)
+    def _keep(self, name):
+        def copied(tensor):  # [N, features]; nothing changes it in place
+            return tensor.detach().to("cpu", self.weights[name].dtype, copy=True)
 
-        def after_forward(_, inputs, output):
-            if output.requires_grad:
-                x = flat(inputs[0])
-                output = output.clone()  # itself a view, it would lose the hook if changed in place
-                output.register_hook(lambda delta: self.pending[name].append((flat(delta), x)))
-            return output
-
-        return after_forward
+        return lambda x, delta: self.pending[name].append((copied(delta), copied(x)))
 
     def step(self):
         """Ends a step: what came since the last one is its gradient."""
@@ -83,17 +80,21 @@ class Recorder:
         gradients = {}
         for name, steps in self.steps.items():
             deltas, xs = zip(*steps)
-            gradients |= {f"{name}.delta": torch.stack(deltas), f"{name}.x": torch.stack(xs)}
+            gradients.update({f"{name}.delta": torch.stack(deltas), f"{name}.x": torch.stack(xs)})
         save_file(self.weights, weights_file)
         save_file(gradients, gradients_file)
         for hook in self.hooks:
             hook.remove()
 
 
+def _is_layer(module):
+    return _layers.is_linear(module) or _layers.is_conv1d(module)
+
+
 def chosen(weight_name, names):
     if isinstance(names, str):
         return re.search(names, weight_name) is not None
-    return weight_name in names or weight_name.removesuffix(".weight") in names
+    return weight_name in names or weight_name[: -len(".weight")] in names
 
 
 def record(model, names=r"\.weight$|^weight$"):
