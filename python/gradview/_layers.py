@@ -67,10 +67,11 @@ def tap(module, collect):
     anchor = torch.empty(0, requires_grad=True)
 
     def backward(x, delta):
-        collect(**gradient(module, x, delta))
+        with torch.no_grad():
+            collect(**gradient(module, x, delta))
 
-    def after_forward(_, arguments, named, output):
-        if not torch.is_grad_enabled():
+    def after_forward(called, arguments, named, output):
+        if called is not module or not torch.is_grad_enabled():  # a copy of the module has the hook too
             return None
         x = arguments[0] if arguments else next(iter(named.values()))
         return Tap.apply(output, x.detach(), anchor, backward)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+import warnings
 import weakref
 
 import torch
@@ -23,6 +24,7 @@ class Slot:
     tapped: bool  # δ and x by hooks; else autograd's dense .grad
     transposed: bool  # the parameter is Wᵀ, as GPT-2 keeps it
     address: int  # of the parameter's memory
+    reached: bool = False  # by a gradient, ever
 
     @property
     def name(self):
@@ -103,7 +105,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         self._handle = Handle(dtype, optimizer, seed, steps, torch.get_num_threads())
         self._undo = _Undo(self._handle)
         self._finalizer = weakref.finalize(self, self._undo)
-        self._slots, self._gathered = [], {}
+        self._slots, self._gathered, self._stepped = [], {}, False
         try:
             for index, group in enumerate(groups):
                 for parameter in group["parameters"]:
@@ -164,6 +166,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
             optimizer = reference()
             if optimizer is not None and optimizer._finalizer.alive:
                 slot.check_address()
+                slot.reached = True
                 optimizer._handle.collect(slot.name, **gradient)
 
         for module in {id(module): module for module, _ in parameter.uses}.values():
@@ -199,12 +202,24 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         self._gather()
         for slot in self._slots:
             slot.check_address()
+        if not self._stepped:
+            self._stepped = True
+            self._warn_of_unreached()
         rates = [float(self.param_groups[slot.group]["lr"]) for slot in self._slots]
         self._handle.step(rates)
         self._write_back()
         self._gathered.clear()
         super().zero_grad()
         return loss
+
+    def _warn_of_unreached(self):
+        names = [slot.name for slot in self._slots if slot.tapped and not slot.reached]
+        if names:
+            warnings.warn(
+                f"no gradient has reached {', '.join(names[:3])}{' …' if len(names) > 3 else ''}: its layer was not "
+                "called, its output does not count, or its weight is used without calling it",
+                stacklevel=3,
+            )
 
     def _write_back(self, slots=None):
         for slot in self._slots if slots is None else slots:

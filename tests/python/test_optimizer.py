@@ -495,6 +495,30 @@ class Interface(unittest.TestCase):
         with self.assertRaises(NotImplementedError):
             other.add_param_group({"params": []})
 
+    def test_a_weight_that_no_gradient_reaches_is_warned_of_once(self):
+        model = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+        optimizer = ProjectedOptimizer(model, {"0|1": "lora:rank=1"})
+        for expected in (1, 0):
+            model[1](torch.nn.functional.linear(torch.randn(2, 3), model[0].weight)).sum().backward()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                optimizer.step()
+            self.assertEqual(sum("no gradient has reached 0.weight:" in str(w.message) for w in caught), expected)
+
+    def test_a_copy_of_the_model_is_on_its_own(self):
+        model = self.net()
+        optimizer = ProjectedOptimizer(model, {"0|2": "lora:rank=2"})
+        before = weights(model)
+        other = copy.deepcopy(model)
+        for p in other.parameters():
+            p.requires_grad_()
+        other(torch.randn(2, 6)).square().sum().backward()
+        self.assertIsNotNone(other[0].weight.grad)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer.step()
+        self.assertTrue(same(before, weights(model)))
+
     def test_nothing_but_torch_is_imported(self):
         import subprocess
         import sys
