@@ -1,7 +1,7 @@
 #include "gradview/models/attention.hpp"
 
 #include <cmath>
-#include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "gradview/core/parallel.hpp"
@@ -31,6 +31,7 @@ struct Attention::Piece {
   std::size_t head, kv_head;
   std::size_t place, count;  // of the first query in the span, and how many
   std::size_t keys;
+  bool first;  // of its span and key–value head
 
   std::size_t row() const { return span.query + place; }
   std::size_t number(std::size_t i) const { return span.number + place + i; }
@@ -40,17 +41,21 @@ struct Attention::Piece {
 };
 
 // All pieces of one span and key–value head come one after the other, on one thread: they add to the
-// same gradients of K and V.
+// same gradients of K and V. The first has all the keys, so that it need not add.
 template <class Work>
 void Attention::each_piece(const std::vector<Span>& spans, const Work& work) const {
   const std::size_t group = heads / kv_heads;
   parallel_blocks(spans.size() * kv_heads, 1, [&](std::size_t at, std::size_t) {
     const Span& span = spans[at / kv_heads];
     const std::size_t kv_head = at % kv_heads;
+    const std::size_t blocks = (span.queries + kQueries - 1) / kQueries;
+    bool first = true;
     for (std::size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      for (std::size_t place = 0; place < span.queries; place += kQueries) {
-        const std::size_t queries = std::min(kQueries, span.queries - place);
-        work(Piece{span, head, kv_head, place, queries, causal ? place + queries : span.keys});
+      for (std::size_t block = blocks; block-- > 0;) {
+        const std::size_t place = block * kQueries;
+        const std::size_t count = std::min(kQueries, span.queries - place);
+        work(Piece{span, head, kv_head, place, count, causal ? place + count : span.keys,
+                   std::exchange(first, false)});
       }
     }
   });
@@ -131,7 +136,7 @@ void Attention::backward(const std::vector<Span>& spans, Heads q, Heads k, Heads
         }
       }
     }
-    tile_matmul_tn({keys_of(dv.data, dv.stride), keys, width, dv.stride}, 1, 1,
+    tile_matmul_tn({keys_of(dv.data, dv.stride), keys, width, dv.stride}, piece.first ? 0 : 1, 1,
                    {kept, n, keys, keys}, do_tile);
     for (std::size_t i = 0; i < n; ++i) {
       const Real* prob = p + i * keys;
@@ -141,8 +146,8 @@ void Attention::backward(const std::vector<Span>& spans, Heads q, Heads k, Heads
     }
     tile_matmul({queries_of(dq.data, dq.stride), n, width, dq.stride}, 0, scaling,
                 {d, n, keys, keys}, k_tile);
-    tile_matmul_tn({keys_of(dk.data, dk.stride), keys, width, dk.stride}, 1, scaling,
-                   {d, n, keys, keys}, q_tile);
+    tile_matmul_tn({keys_of(dk.data, dk.stride), keys, width, dk.stride}, piece.first ? 0 : 1,
+                   scaling, {d, n, keys, keys}, q_tile);
   });
 }
 

@@ -39,7 +39,7 @@ struct Attention {
   // Writes O: N x H w; the spans have every row of it. `normalizers`, if any, becomes L (N x H).
   void forward(const std::vector<Span>& spans, Heads q, Heads k, Heads v, Matrix& o,
                Matrix* normalizers) const;
-  // From ∂L/∂O to ∂L/∂Q, which is overwritten, and ∂L/∂K and ∂L/∂V, which are added to.
+  // From ∂L/∂O to ∂L/∂Q, ∂L/∂K and ∂L/∂V; no two spans share rows. Rows of no span stay as they are.
   void backward(const std::vector<Span>& spans, Heads q, Heads k, Heads v,
                 const Matrix& normalizers, const Matrix& delta, MutableHeads dq, MutableHeads dk,
                 MutableHeads dv) const;

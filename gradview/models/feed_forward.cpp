@@ -16,29 +16,32 @@ Matrix FeedForward::hidden(const std::vector<Matrix>& sums) const {
   return sums.size() > 1 ? gated(activation, sums[0], sums[1]) : activated(activation, sums[0]);
 }
 
-Matrix FeedForward::forward(const Weights& weights, const Matrix& x, const Training* training,
-                            bool below, Compute in, Kept* kept) const {
+void FeedForward::forward(const Weights& weights, const Matrix& x, const Training* training,
+                          bool below, Compute in, const DropoutMask& mask, std::size_t first,
+                          Kept* kept, Matrix& to) const {
   std::vector<Matrix> sums;
   for (const Linear& linear : inputs) sums.push_back(linear.forward(weights, x, in));
   const bool keep = kept && (below || inputs_trained(training->trained) ||
                              output.weight_trained(training->trained));
+  Matrix h;
   if (!keep && sums.size() == 1) {
-    activate(activation, sums[0]);
-    return output.forward(weights, sums[0], in);
+    h = std::move(sums[0]);
+    activate(activation, h);
+  } else {
+    h = hidden(sums);
   }
-  const Matrix h = hidden(sums);
   if (keep) kept->sums = std::move(sums);
   sums.clear();
-  return output.forward(weights, h, in);
+  output.add_forward(weights, h, in, mask, first, to);
 }
 
-Matrix FeedForward::backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
-                             bool below) const {
+void FeedForward::backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
+                           Matrix* dx) const {
   {
     Lazy h([&] { return hidden(kept.sums); });
     output.collect(with, delta, h);
   }
-  if (!below && !inputs_trained(with.trained)) return {};
+  if (!dx && !inputs_trained(with.trained)) return;
   std::vector<Matrix> gradients;
   gradients.push_back(output.input_gradient(with, *delta));
   if (kept.sums.size() > 1) {
@@ -47,18 +50,11 @@ Matrix FeedForward::backward(const Backward& with, Kept kept, const SharedMatrix
     times_derivative(activation, kept.sums[0], gradients[0]);
   }
   kept = {};
-  Matrix dx;
   for (std::size_t i = inputs.size(); i-- > 0;) {
     const SharedMatrix d = share(std::move(gradients[i]));
     inputs[i].collect(with, d, x);
-    if (!below) continue;
-    if (dx.size() == 0) {
-      dx = inputs[i].input_gradient(with, *d);
-    } else {
-      inputs[i].add_input_gradient(with, *d, dx);
-    }
+    if (dx) inputs[i].add_input_gradient(with, *d, *dx);
   }
-  return dx;
 }
 
 }  // namespace gradview

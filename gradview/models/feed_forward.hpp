@@ -15,11 +15,14 @@ struct FeedForward {
   struct Kept {
     std::vector<Matrix> sums;  // before the activation; what comes after it is made again
   };
-  Matrix forward(const Weights& weights, const Matrix& x, const Training* training, bool below,
-                 Compute in, Kept* kept) const;
-  // From δ = ∂L/∂y to ∂L/∂x; empty unless `below`.
-  Matrix backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
-                  bool below) const;
+  // to += dropout(y); `to` may be x. `below`: ∂L/∂x will be asked for; kept may be null. `first`: the
+  // number of the first row.
+  void forward(const Weights& weights, const Matrix& x, const Training* training, bool below,
+               Compute in, const DropoutMask& mask, std::size_t first, Kept* kept,
+               Matrix& to) const;
+  // From δ = ∂L/∂y to dx += ∂L/∂x (empty for 0); dx: null where nobody asks for it.
+  void backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
+                Matrix* dx) const;
 
  private:
   bool inputs_trained(const Names& trained) const;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "gradview/core/linalg.hpp"
 #include "gradview/core/text.hpp"
 #include "gradview/models/linear.hpp"
 
@@ -37,6 +38,18 @@ Matrix Linear::forward(const Weights& weights, const Matrix& x, Compute in) cons
   return matmul_nt({x, in}, {weights[weight()], in});
 }
 
+void Linear::add_forward(const Weights& weights, const Matrix& x, Compute in,
+                         const DropoutMask& mask, std::size_t first, Matrix& to) const {
+  if (mask) {
+    Matrix y = forward(weights, x, in);
+    mask.apply(y, first);
+    axpy(to, 1, y);
+    return;
+  }
+  if (bias) add_bias(to, weights[bias_name()]);
+  add_matmul_nt(to, 1, {x, in}, {weights[weight()], in});
+}
+
 bool Linear::any_trained(const Names& trained) const {
   return trained.contains(weight()) || (bias && trained.contains(bias_name()));
 }
@@ -53,7 +66,32 @@ Matrix Linear::input_gradient(const Backward& with, const Matrix& delta) const {
 }
 
 void Linear::add_input_gradient(const Backward& with, const Matrix& delta, Matrix& to) const {
-  add_matmul(to, 1, {delta, with.compute}, {with.weights[weight()], with.compute});
+  if (to.size() == 0) {
+    to = input_gradient(with, delta);
+  } else {
+    add_matmul(to, 1, {delta, with.compute}, {with.weights[weight()], with.compute});
+  }
+}
+
+Matrix joint_forward(const std::vector<Linear>& all, const Weights& weights, const Matrix& x,
+                     Compute in) {
+  if (all.size() == 1) return all[0].forward(weights, x, in);
+  std::size_t outputs = 0;
+  for (const Linear& linear : all) outputs += linear.shape.rows;
+  Matrix w = uninitialized({outputs, x.shape()[1]}), b = zeros({1, outputs});
+  Real *to_w = w.data(), *to_b = b.data();
+  for (const Linear& linear : all) {
+    const Matrix& part = weights[linear.weight()];
+    require_shape("joint_forward", linear.module.c_str(), shape_of(part),
+                  {linear.shape.rows, x.shape()[1]});
+    to_w = std::copy(part.data(), part.data() + part.size(), to_w);
+    if (linear.bias) {
+      const Matrix& shift = weights[linear.bias_name()];
+      std::copy(shift.data(), shift.data() + shift.size(), to_b);
+    }
+    to_b += linear.shape.rows;
+  }
+  return linear_forward({x, in}, {w, in}, b);
 }
 
 Matrix gather_rows(const Matrix& from, const std::vector<std::size_t>& rows) {

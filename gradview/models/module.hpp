@@ -70,12 +70,20 @@ struct Linear {  // y = x Wᵀ + b
   void declare(std::vector<WeightSpec>& to, std::size_t stage) const;
 
   Matrix forward(const Weights& weights, const Matrix& x, Compute in) const;
+  // to += dropout(y); `first`: the number of the first row.
+  void add_forward(const Weights& weights, const Matrix& x, Compute in, const DropoutMask& mask,
+                   std::size_t first, Matrix& to) const;
   bool weight_trained(const Names& trained) const { return trained.contains(weight()); }
   bool any_trained(const Names& trained) const;
   void collect(const Backward& with, const SharedMatrix& delta, Lazy& x) const;
   Matrix input_gradient(const Backward& with, const Matrix& delta) const;  // δ W
-  void add_input_gradient(const Backward& with, const Matrix& delta, Matrix& to) const;
+  void add_input_gradient(const Backward& with, const Matrix& delta,
+                          Matrix& to) const;  // to: empty for 0
 };
+
+// [x W₁ᵀ + b₁, x W₂ᵀ + b₂, …] in one product.
+Matrix joint_forward(const std::vector<Linear>& all, const Weights& weights, const Matrix& x,
+                     Compute in);
 
 Matrix gather_rows(const Matrix& from, const std::vector<std::size_t>& rows);
 void scatter_add_rows(Matrix& to, const std::vector<std::size_t>& rows, const Matrix& from);

@@ -34,19 +34,20 @@ Attention SelfAttention::attention(const Dropout* mask) const {
           DropoutMask(mask, dropout, output.module + ".probabilities", longest)};
 }
 
-std::size_t SelfAttention::column(std::size_t which) const {
-  if (inputs.size() > 1 || which == 0) return 0;
+// Where q (0), k or v begins in its array.
+std::size_t SelfAttention::column(const std::vector<Matrix>& arrays, std::size_t which) const {
+  if (arrays.size() > 1 || which == 0) return 0;
   return (heads + (which == 2 ? kv_heads : 0)) * width;
 }
 
 Heads SelfAttention::view(const std::vector<Matrix>& arrays, std::size_t which) const {
-  const Matrix& array = arrays[inputs.size() > 1 ? which : 0];
-  return {array.data() + column(which), array.shape()[1]};
+  const Matrix& array = arrays[arrays.size() > 1 ? which : 0];
+  return {array.data() + column(arrays, which), array.shape()[1]};
 }
 
 MutableHeads SelfAttention::view(std::vector<Matrix>& arrays, std::size_t which) const {
-  Matrix& array = arrays[inputs.size() > 1 ? which : 0];
-  return {array.data() + column(which), array.shape()[1]};
+  Matrix& array = arrays[arrays.size() > 1 ? which : 0];
+  return {array.data() + column(arrays, which), array.shape()[1]};
 }
 
 void SelfAttention::turn(std::vector<Matrix>& arrays, const Rope::Table* rope, const Rows& rows,
@@ -54,19 +55,23 @@ void SelfAttention::turn(std::vector<Matrix>& arrays, const Rope::Table* rope, c
   if (!rope) return;
   const auto& positions = rows.tokens.positions;
   rotate(arrays[0], 0, heads, *rope, positions, back);
-  rotate(arrays[inputs.size() > 1 ? 1 : 0], column(1), kv_heads, *rope, positions, back);
+  rotate(arrays[arrays.size() > 1 ? 1 : 0], column(arrays, 1), kv_heads, *rope, positions, back);
 }
 
-Matrix SelfAttention::forward(const Weights& weights, const Matrix& x, const Rows& rows,
-                              const Rope::Table* rope, const Training* training, bool below,
-                              Compute in, Kept* kept) const {
+void SelfAttention::forward(const Weights& weights, const Matrix& x, const Rows& rows,
+                            const Rope::Table* rope, const Training* training, bool below,
+                            Compute in, const DropoutMask& mask, Kept* kept, Matrix& to) const {
   if (rows.first_only && (inputs.size() == 1 || causal || rope)) {
     throw std::invalid_argument("SelfAttention: the first rows alone are for encoders");
   }
   std::vector<Matrix> projected;
-  for (const Linear& linear : inputs) {
-    const bool some = rows.first_only && projected.empty();
-    projected.push_back(linear.forward(weights, some ? gather_rows(x, rows.firsts()) : x, in));
+  if (rows.first_only) {
+    for (const Linear& linear : inputs) {
+      const bool some = projected.empty();
+      projected.push_back(linear.forward(weights, some ? gather_rows(x, rows.firsts()) : x, in));
+    }
+  } else {
+    projected.push_back(joint_forward(inputs, weights, x, in));
   }
   turn(projected, rope, rows, false);
   const bool core = kept && (below || inputs_trained(training->trained));
@@ -76,42 +81,47 @@ Matrix SelfAttention::forward(const Weights& weights, const Matrix& x, const Row
                view(std::as_const(projected), 2), o, core ? &kept->normalizers : nullptr);
   if (core) kept->projected = std::move(projected);
   projected.clear();
-  if (!kept || !output.weight_trained(training->trained)) return output.forward(weights, o, in);
-  kept->heads = share(std::move(o));
-  return output.forward(weights, *kept->heads, in);
+  output.add_forward(weights, o, in, mask, rows.number(), to);
+  if (kept && output.weight_trained(training->trained)) kept->heads = share(std::move(o));
 }
 
-Matrix SelfAttention::backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
-                               const Rows& rows, const Rope::Table* rope, const Dropout* mask,
-                               bool below) const {
+void SelfAttention::backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
+                             const Rows& rows, const Rope::Table* rope, const Dropout* mask,
+                             Matrix* dx) const {
   {
     Lazy o(std::exchange(kept.heads, nullptr));
     output.collect(with, delta, o);
   }
-  if (!below && !inputs_trained(with.trained)) return {};
-  const Matrix dheads = output.input_gradient(with, *delta);
+  if (!dx && !inputs_trained(with.trained)) return;
+  const std::vector<Span> spans = rows.spans();
   std::vector<Matrix> gradients;
-  for (const Matrix& array : kept.projected) gradients.push_back(zeros(shape_of(array)));
+  for (const Linear& linear : inputs) {
+    const std::size_t count = gradients.empty() ? rows.count() : rows.tokens.rows();
+    gradients.push_back(uninitialized({count, linear.shape.rows}));
+  }
+  const bool silent = std::any_of(rows.tokens.sequences.begin(), rows.tokens.sequences.end(),
+                                  [](const Sequence& s) { return s.silent > 0; });
+  for (std::size_t i = inputs.size() > 1 ? 1 : 0; silent && i < inputs.size(); ++i) {
+    gradients[i] = zeros(shape_of(gradients[i]));  // no span has these rows as keys
+  }
   const auto& of = std::as_const(kept.projected);
-  attention(mask).backward(rows.spans(), view(of, 0), view(of, 1), view(of, 2), kept.normalizers,
-                           dheads, view(gradients, 0), view(gradients, 1), view(gradients, 2));
+  attention(mask).backward(spans, view(of, 0), view(of, 1), view(of, 2), kept.normalizers,
+                           output.input_gradient(with, *delta), view(gradients, 0),
+                           view(gradients, 1), view(gradients, 2));
   kept = {};
   turn(gradients, rope, rows, true);
-  Matrix dx;
-  if (below) dx = zeros({rows.tokens.rows(), inputs[0].shape.cols});
   for (std::size_t i = inputs.size(); i-- > 0;) {
     const SharedMatrix d = share(std::move(gradients[i]));
     const bool some = rows.first_only && i == 0;
     Lazy firsts([&] { return gather_rows(*x.get(), rows.firsts()); });
     inputs[i].collect(with, d, some ? firsts : x);
-    if (!below) continue;
+    if (!dx) continue;
     if (some) {
-      scatter_add_rows(dx, rows.firsts(), inputs[i].input_gradient(with, *d));
+      scatter_add_rows(*dx, rows.firsts(), inputs[i].input_gradient(with, *d));
     } else {
-      inputs[i].add_input_gradient(with, *d, dx);
+      inputs[i].add_input_gradient(with, *d, *dx);
     }
   }
-  return dx;
 }
 
 }  // namespace gradview

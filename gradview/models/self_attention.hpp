@@ -29,23 +29,24 @@ struct SelfAttention {
   std::size_t longest = 0;  // positions of the model
 
   struct Kept {
-    std::vector<Matrix> projected;  // q, k, v after their rotation
+    std::vector<Matrix> projected;  // q, k and v after their rotation: side by side, or three
     Matrix normalizers;
     SharedMatrix heads;  // O
   };
-  // `below`: ∂L/∂x will be asked for. `kept` is filled with what the gradients need; null: with
-  // nothing. rope: null where positions are not turned.
-  Matrix forward(const Weights& weights, const Matrix& x, const Rows& rows, const Rope::Table* rope,
-                 const Training* training, bool below, Compute in, Kept* kept) const;
-  // From δ = ∂L/∂y to ∂L/∂x (all rows); empty unless `below`.
-  Matrix backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
-                  const Rows& rows, const Rope::Table* rope, const Dropout* dropout,
-                  bool below) const;
+  // to += dropout(y); `to` may be x. `below`: ∂L/∂x will be asked for. `kept` is filled with what the
+  // gradients need; null: with nothing. rope: null where positions are not turned.
+  void forward(const Weights& weights, const Matrix& x, const Rows& rows, const Rope::Table* rope,
+               const Training* training, bool below, Compute in, const DropoutMask& mask,
+               Kept* kept, Matrix& to) const;
+  // From δ = ∂L/∂y to dx += ∂L/∂x (all rows; empty for 0); dx: null where nobody asks for it.
+  void backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
+                const Rows& rows, const Rope::Table* rope, const Dropout* dropout,
+                Matrix* dx) const;
 
  private:
   bool inputs_trained(const Names& trained) const;
   Attention attention(const Dropout* dropout) const;
-  std::size_t column(std::size_t which) const;  // where q (0), k or v begins in its array
+  std::size_t column(const std::vector<Matrix>& arrays, std::size_t which) const;
   Heads view(const std::vector<Matrix>& arrays, std::size_t which) const;
   MutableHeads view(std::vector<Matrix>& arrays, std::size_t which) const;
   void turn(std::vector<Matrix>& arrays, const Rope::Table* rope, const Rows& rows,

@@ -141,24 +141,23 @@ Matrix Transformer::forward(const Weights& weights, const Tokens& tokens, bool f
     Matrix h = after_norm ? n.forward(std::move(r), kept_norm) : n.forward(r, kept_norm);
     if (after_norm && i == 0) embedding_mask(dropout).apply(h, tokens.first_row);
     const bool input_below = lowest < layer_stage(i);
-    Matrix y;
+    if (attends(i) && i + 2 == 2 * layers) rows.first_only = first_only;
+    Matrix some;
+    if (attends(i) && rows.first_only) some = gather_rows(after_norm ? h : r, rows.firsts());
+    Matrix& to = some.size() > 0 ? some : (after_norm ? h : r);
+    const DropoutMask mask = layer_mask(dropout, i);
     if (attends(i)) {
-      if (i + 2 == 2 * layers) rows.first_only = first_only;
       SelfAttention::Kept kept;
-      y = attention(i / 2).forward(weights, h, rows, rope ? &turns : nullptr, training, input_below,
-                                   compute, pass ? &kept : nullptr);
+      attention(i / 2).forward(weights, h, rows, rope ? &turns : nullptr, training, input_below,
+                               compute, mask, pass ? &kept : nullptr, to);
       if (pass) pass->layers[i] = std::move(kept);
     } else {
       FeedForward::Kept kept;
-      y = feed_forward(i / 2).forward(weights, h, training, input_below, compute,
-                                      pass ? &kept : nullptr);
+      feed_forward(i / 2).forward(weights, h, training, input_below, compute, mask, rows.number(),
+                                  pass ? &kept : nullptr, to);
       if (pass) pass->layers[i] = std::move(kept);
     }
-    layer_mask(dropout, i).apply(y, rows.number());
-    Matrix& residual = after_norm ? h : r;
-    if (rows.first_only && attends(i)) residual = gather_rows(residual, rows.firsts());
-    axpy(y, 1, residual);
-    r = std::move(y);
+    if (&to != &r) r = std::move(to);
   }
   const bool keep_norm =
       pass && (lowest < norm_stage(2 * layers) || norm_trained(2 * layers, training->trained));
@@ -207,27 +206,29 @@ void Transformer::backward(const Weights& weights, Pass pass, Matrix delta,
       mask.apply(masked, rows.number());
       dy = share(std::move(masked));
     }
+    const bool some = rows.first_only && attends(i);
     Matrix dh;
+    if (after_norm && below) {
+      if (some) {
+        dh = zeros({pass.tokens.rows(), width});
+        scatter_add_rows(dh, rows.firsts(), *residual);
+      } else {
+        dh = copy_of(*residual);
+      }
+    }
+    Matrix* to = below ? &dh : nullptr;
     if (attends(i)) {
-      dh = attention(i / 2).backward(with, std::move(std::get<0>(pass.layers[i])), dy, h, rows,
-                                     turns, dropout, below);
+      attention(i / 2).backward(with, std::move(std::get<0>(pass.layers[i])), dy, h, rows, turns,
+                                dropout, to);
     } else {
-      dh = feed_forward(i / 2).backward(with, std::move(std::get<1>(pass.layers[i])), dy, h, below);
+      feed_forward(i / 2).backward(with, std::move(std::get<1>(pass.layers[i])), dy, h, to);
     }
     dy.reset();
     if (!below) return;
-    const auto add_residual = [&](Matrix& to) {
-      if (rows.first_only && attends(i)) {
-        scatter_add_rows(to, rows.firsts(), *residual);
-      } else {
-        axpy(to, 1, *residual);
-      }
-    };
-    if (after_norm) add_residual(dh);
     if (after_norm && i == 0) embedding_mask(dropout).apply(dh, pass.tokens.first_row);
     dr = through_norm(i, std::move(dh));
     if (dr.size() == 0) return;
-    if (!after_norm) add_residual(dr);
+    if (!after_norm) axpy(dr, 1, *residual);
     if (attends(i)) rows.first_only = false;
   }
   if (pass.lowest > 0) return;

@@ -20,6 +20,7 @@ MODULES = [
     "flora_steps",
     "peft_adalora",
     "transformers_models",
+    "minilm",
 ]
 
 
