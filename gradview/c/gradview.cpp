@@ -126,6 +126,9 @@ struct gradview_optimizer {
     return projector.chooses_from_gradient(optimizer.steps_done()) ||
            (optimizer.steps_done() == 0 && projector.starts_from_gradient());
   }
+  bool keeps(const Entry& entry) {
+    return keeps_back(entry) || optimizer.keeps_gradient(entry.name);
+  }
   void collect(Entry& entry, const Gradient& g) {
     if (keeps_back(entry)) {
       entry.pending.add(g);
@@ -241,6 +244,10 @@ int gradview_collect(gradview_optimizer* optimizer, const char* name, const void
       optimizer->collect(entry, Gradient::dense(SharedMatrix(right)));
     } else {
       const auto left = std::make_shared<Matrix>(read(delta, {tokens, rows}, delta_stride));
+      if (optimizer->keeps(entry) && rows * cols < tokens * (rows + cols)) {
+        return optimizer->collect(entry,
+                                  Gradient::dense(matmul_tn(*left, *right)));  // G is smaller
+      }
       optimizer->collect(entry, Gradient::outer(left, right));
       if (!stays) let_go(left);
     }

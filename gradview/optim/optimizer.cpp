@@ -384,6 +384,8 @@ void Optimizer::drop() {
   }
 }
 
+bool Optimizer::keeps_gradient(const std::string& name) { return keeps_gradient(find(name)); }
+
 void Optimizer::advance(Slot& slot, double clip, double lr) {
   if (clip != 1) shrink(slot, clip);
   std::optional<Stopwatch> watch(std::in_place, seconds_.rule);

@@ -56,12 +56,13 @@ class Optimizer {
   void step();
   void step(std::span<const double> lr);  // one for each matrix, in the order of add()
 
-  // What has been collected for this step, before the step.
-  std::string not_finite()
-      const;  // a matrix whose gradient has infinities or NaN; "" where none has
-  double clip(
-      double most);  // shrinks all factor gradients to this norm together; their norm before
-  void drop();       // forgets it
+  // Of what has been collected for this step. not_finite: a matrix whose gradient has infinities or
+  // NaN, "" where none has. clip: shrinks the gradients of all factors together to this norm, and
+  // returns the one before. drop: forgets it.
+  std::string not_finite() const;
+  double clip(double most);
+  void drop();
+  bool keeps_gradient(const std::string& name);  // is G itself needed in the step?
 
   double lr() const;  // of the step to come, after the schedule
   std::size_t steps_done() const { return step_; }
