@@ -21,6 +21,7 @@ MODULES = [
     "peft_adalora",
     "transformers_models",
     "minilm",
+    "peft_models",
 ]
 
 
