@@ -193,6 +193,40 @@ TEST(Peft, TakesTheProductOfAProjector) {
   }
 }
 
+// Ours scale v by its own width, PEFT by the largest.
+TEST(Peft, SharesTheFramesOfVera) {
+  const Model model("bert_cls");
+  const Weights start = model.base.hf().read(model.specs);
+  Weights weights = start;
+  Adapter adapter;
+  adapter.method = "vera";
+  for (const std::string path : {"bert.encoder.layer.0.intermediate.dense",
+                                 "bert.encoder.layer.1.output.dense", "bert.pooler.dense"}) {
+    Matrix& w = weights[path + ".weight"];
+    const std::unique_ptr<Projector> vera =
+        make_projector(parse_spec("vera:rank=4"), Site{.name = path, .weight = w, .seed = 3});
+    Factors step = vera->factors();
+    for (Matrix& factor : step) factor.fill(Real(0.25));
+    vera->retract({Gradient(shape_of(w)), step, step, 1}, &w);
+    adapter.modules.push_back({path, {}, 4, 4});
+    vera->fields([&](std::string_view name, Matrix& value, Role) {
+      adapter.modules.back().factors[std::string(name)] = value;
+    });
+  }
+  const Folder out;
+  write_peft(out.path(), adapter, model.specs);
+  Weights merged = start;
+  merge(read_peft(out.path(), model.specs), merged);
+  for (const auto& [name, w] : weights) {
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      // Sums of four terms below one.
+      EXPECT_NEAR(merged[name].data()[i], w.data()[i], 64 * std::numeric_limits<Real>::epsilon());
+    }
+  }
+  adapter.modules[1].factors.at("u")(0, 0) += 1;
+  EXPECT_THROW(write_peft(out.path(), adapter, model.specs), std::invalid_argument);
+}
+
 template <class E, class Call>
 void expect_error(const std::string& fragment, Call call) {
   try {

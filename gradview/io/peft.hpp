@@ -6,6 +6,8 @@
 //     ADALORA    s u diag(λ) v,  s = alpha/(r + 10⁻⁵)       λ = lora_E
 //     LOHA       s (u1 v1) ∘ (u2 v2)                        hada_w1_a, hada_w1_b, hada_w2_a, …
 //     LOKR       s w1 ⊗ w2                                  lokr_w1 or lokr_w1_a lokr_w1_b, …
+//     VERA       diag(b) u diag(d) v                        vera_lambda_b, vera_lambda_d; u and v are
+//                                                           parts of vera_B and vera_A, which all share
 //
 // huggingface/peft 0.21. The factors have the names that our projectors give their fields.
 #pragma once
@@ -27,7 +29,7 @@ struct Adapter {
     std::size_t rank = 0;
     double alpha = 0;
   };
-  std::string method = "lora";  // lora, dora, adalora, loha, lokr
+  std::string method = "lora";  // lora, dora, adalora, loha, lokr, vera
   bool rslora = false;
   std::vector<Module> modules;
   // Whole tensors by their names: of modules_to_save, and of biases where bias is not none.

@@ -42,7 +42,14 @@ const std::vector<Tuner>& tuners() {
        "r",
        "alpha",
        true,
-       false}};
+       false},
+      {"vera",
+       "VERA",
+       {{{{"b", "vera_lambda_b", true}, {"d", "vera_lambda_d", true}}}},
+       "r",
+       nullptr,
+       true,
+       true}};
   return all;
 }
 
@@ -51,7 +58,7 @@ const Tuner& tuner_of(const std::string& method) {
     if (t.method == method) return t;
   }
   throw std::invalid_argument("PEFT has no adapter '" + method +
-                              "' here; there are lora, dora, adalora, loha, lokr");
+                              "' here; there are lora, dora, adalora, loha, lokr, vera");
 }
 
 std::map<std::string, Place> places_of(const std::vector<WeightSpec>& specs) {

@@ -6,6 +6,7 @@
 namespace gradview::peft {
 
 constexpr const char* prefix = "base_model.model.";
+constexpr const char* vera_frames[] = {"base_model.vera_B", "base_model.vera_A"};  // of u, of v
 constexpr const char* tensors_file = "adapter_model.safetensors";
 constexpr const char* config_file = "adapter_config.json";
 
@@ -20,7 +21,7 @@ using Forms = std::vector<Parts>;  // a module has the parts of one of them
 struct Tuner {
   const char *method, *type;  // "lora", "LORA"
   std::vector<Forms> sides;
-  const char *rank, *alpha;  // keys of the configuration
+  const char *rank, *alpha;  // keys of the configuration; alpha: null where s is 1
   bool linear_only;          // no embeddings
   bool turned;               // also on weights that are stored transposed
 };

@@ -38,6 +38,7 @@ void rescale_rows(Matrix& w, const Matrix& magnitude) {
 
 double Adapter::scale(const Module& module) const {
   const auto r = static_cast<double>(module.rank);
+  if (method == "vera") return 1;
   if (method == "adalora") return module.alpha / (r + 1e-5);
   return module.alpha / (rslora ? std::sqrt(r) : r);
 }
@@ -83,9 +84,18 @@ void merge(const Adapter& adapter, Weights& weights, const std::string& tied) {
       axpy(w, s, first);
     } else if (adapter.method == "lokr") {
       add_kronecker(w, s, side(module, "w1"), side(module, "w2"));
+    } else if (adapter.method == "vera") {
+      Matrix u = factor(module, "u");
+      const Matrix &b = factor(module, "b"), &d = factor(module, "d");
+      require_shape("adapter", "b", shape_of(b), {u.shape()[0], 1});
+      require_shape("adapter", "d", shape_of(d), {u.shape()[1], 1});
+      for (std::size_t i = 0; i < u.shape()[0]; ++i) {
+        for (std::size_t k = 0; k < u.shape()[1]; ++k) u(i, k) *= b(i, 0) * d(k, 0);
+      }
+      add_matmul(w, 1, u, factor(module, "v"));
     } else {
       throw std::invalid_argument("adapter: no method '" + adapter.method +
-                                  "'; there are lora, dora, adalora, loha, lokr");
+                                  "'; there are lora, dora, adalora, loha, lokr, vera");
     }
   }
 }

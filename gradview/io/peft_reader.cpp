@@ -135,7 +135,7 @@ class Reader {
       adapter.method = t.method;
       return t;
     }
-    fail("peft_type '" + type + "' is not supported; there are LORA, ADALORA, LOHA, LOKR");
+    fail("peft_type '" + type + "' is not supported; there are LORA, ADALORA, LOHA, LOKR, VERA");
   }
 
   // Of names that modules end with, or in: PEFT's rule for lists.
@@ -235,13 +235,34 @@ class Reader {
         if (t) module.factors[part.field] = values(*t, part);
       }
     }
-    const char* const patterns[] = {"rank_pattern", "alpha_pattern"};
     const bool patterned = adapter.method != "adalora";
-    module.rank = static_cast<std::size_t>(number_for(tuner.rank, patterned ? patterns[0] : "",
-                                                      path, adapter.method == "adalora" ? 12 : 8));
-    module.alpha = number_for(tuner.alpha, patterned ? patterns[1] : "", path, 8);
+    module.rank = static_cast<std::size_t>(
+        number_for(tuner.rank, patterned ? "rank_pattern" : "", path, patterned ? 8 : 12));
+    module.alpha = static_cast<double>(module.rank);
+    if (tuner.alpha) {
+      module.alpha = number_for(tuner.alpha, patterned ? "alpha_pattern" : "", path, 8);
+    }
+    if (adapter.method == "vera") take_frames(module, place);
     if (missing_.empty()) check_shapes(adapter, module, place);
     adapter.modules.push_back(std::move(module));
+  }
+  void take_frames(Adapter::Module& module, const peft::Place& place) {
+    for (const bool left : {true, false}) {
+      const Tensor* t = file_->find(peft::vera_frames[left ? 0 : 1]);
+      if (!t) {
+        missing_.emplace_back(peft::vera_frames[left ? 0 : 1]);
+        continue;
+      }
+      used_.insert(t);
+      const Matrix whole = values(*t, {left ? "u" : "v", ""});
+      const Shape part =
+          left ? Shape{place.shape.rows, module.rank} : Shape{module.rank, place.shape.cols};
+      if (part.rows > whole.shape()[0] || part.cols > whole.shape()[1]) {
+        throw DataError(file_->path() + ": tensor " + quoted_name(t->name) + " has shape " +
+                        to_string(t->shape) + ", expected at least " + to_string(part));
+      }
+      module.factors[left ? "u" : "v"] = columns(rows(whole, 0, part.rows), 0, part.cols);
+    }
   }
   // Tried out on a matrix of zeros, which says what disagrees.
   void check_shapes(const Adapter& adapter, const Adapter::Module& module,

@@ -79,6 +79,39 @@ void set_kronecker(json& config, const Adapter& adapter,
   throw std::invalid_argument("write_peft: no decompose_factor gives the shapes of these w1");
 }
 
+// The frames that all modules of vera share: the largest, of which every u and v must be a part. Ours
+// has v scaled by its own width, so a v may be a multiple; d then takes the rest.
+struct Frames {
+  Matrix u, v;
+  std::vector<Real> ratios;  // of each module's v to the part
+};
+
+Frames shared_frames(const Adapter& adapter) {
+  Frames frames;
+  for (const Adapter::Module& m : adapter.modules) {
+    const Matrix &u = m.factors.at("u"), &v = m.factors.at("v");
+    if (u.size() > frames.u.size()) frames.u = u;
+    if (v.size() > frames.v.size()) frames.v = v;
+  }
+  const auto close = [](const Matrix& a, const Matrix& b) {
+    return squared_norm(difference(a, b)) <= 1e-10 * squared_norm(b);
+  };
+  for (const Adapter::Module& m : adapter.modules) {
+    const Matrix& u = m.factors.at("u");
+    Matrix v = m.factors.at("v");
+    const bool same = u.shape()[1] == frames.u.shape()[1] && v.shape()[0] == frames.v.shape()[0];
+    if (same) {
+      const Matrix part = columns(frames.v, 0, v.shape()[1]);
+      frames.ratios.push_back(static_cast<Real>(std::sqrt(squared_norm(v) / squared_norm(part))));
+      scale(v, 1 / static_cast<double>(frames.ratios.back()));
+      if (close(u, rows(frames.u, 0, u.shape()[0])) && close(v, part)) continue;
+    }
+    throw std::invalid_argument("write_peft: PEFT's vera has the same frames everywhere, and " +
+                                m.path + " has others");
+  }
+  return frames;
+}
+
 }  // namespace
 
 void write_peft(const std::string& folder, const Adapter& adapter,
@@ -94,6 +127,16 @@ void write_peft(const std::string& folder, const Adapter& adapter,
     shapes.emplace_back(std::string(peft::prefix) + name, std::move(shape));
     values.push_back(std::move(value));
   };
+  Frames frames;
+  if (adapter.method == "vera") {
+    frames = shared_frames(adapter);
+    for (const bool left : {true, false}) {
+      const Matrix& frame = left ? frames.u : frames.v;
+      shapes.emplace_back(peft::vera_frames[left ? 0 : 1],
+                          std::vector{frame.shape()[0], frame.shape()[1]});
+      values.push_back(frame);
+    }
+  }
   for (const Adapter::Module& m : adapter.modules) {
     const auto place = places.find(m.path);
     if (place == places.end()) {
@@ -114,6 +157,9 @@ void write_peft(const std::string& folder, const Adapter& adapter,
           Matrix value = part.transposed ? transpose(found->second) : found->second;
           std::vector<std::size_t> shape = {value.shape()[0], value.shape()[1]};
           if (part.vector) shape = {value.size()};
+          if (adapter.method == "vera" && std::string(part.field) == "d") {
+            scale(value, frames.ratios[targets.size() - 1]);
+          }
           add(m.path + "." + part.suffix, std::move(shape), std::move(value));
         }
       }
@@ -150,10 +196,13 @@ void write_peft(const std::string& folder, const Adapter& adapter,
   if (!adapter.task_type.empty()) config["task_type"] = adapter.task_type;
   if (!saved.empty()) config["modules_to_save"] = saved;
   const bool patterned = adapter.method != "adalora";
-  set_numbers(config, tuner.rank, patterned ? "rank_pattern" : "", adapter,
+  const bool vera = adapter.method == "vera";
+  if (vera) config["save_projection"] = true;
+  set_numbers(config, tuner.rank, patterned && !vera ? "rank_pattern" : "", adapter,
               [](const Adapter::Module& m) { return static_cast<double>(m.rank); });
-  set_numbers(config, tuner.alpha, patterned ? "alpha_pattern" : "", adapter,
-              [](const Adapter::Module& m) { return m.alpha; });
+  if (tuner.alpha)
+    set_numbers(config, tuner.alpha, patterned ? "alpha_pattern" : "", adapter,
+                [](const Adapter::Module& m) { return m.alpha; });
   if (std::string(tuner.type) == "LORA") {
     config["use_rslora"] = adapter.rslora;
     config["use_dora"] = adapter.method == "dora";

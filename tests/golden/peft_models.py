@@ -52,6 +52,7 @@ CASES = {
         peft.LoHaConfig(r=2, alpha=3, target_modules=["key", "intermediate.dense"]),
     ),
     "bert_lokr": ("bert_cls", peft.LoKrConfig(r=2, alpha=3, target_modules=["key", "dense"])),
+    "bert_vera": ("bert_cls", peft.VeraConfig(r=5, target_modules=["key", "intermediate.dense", "output.dense"])),
     "gpt2_lora": (
         "gpt2",
         peft.LoraConfig(
@@ -68,6 +69,8 @@ CASES = {
             init_r=4, target_r=2, lora_alpha=5, total_step=10, target_modules=["c_fc"], fan_in_fan_out=True
         ),
     ),
+    "gpt2_vera": ("gpt2", peft.VeraConfig(r=3, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)),
+    "llama_vera": ("llama_untied", peft.VeraConfig(r=3, target_modules=LLAMA)),
     "llama_lora": ("llama_tied", peft.LoraConfig(r=3, lora_alpha=5, target_modules=LLAMA)),
     "llama_embedding": (
         "llama_untied",
