@@ -293,6 +293,24 @@ TEST(Safetensors, ReadsEveryFloatTypeUnalignedAndOutOfOrder) {
   }
 }
 
+TEST(Safetensors, ReadsIntegers) {
+  const Folder folder;
+  const std::string header =
+      "{" + entry("a", "I64", "[2]", "[0,16]") + "," + entry("b", "I32", "[1,2]", "[16,24]") + "," +
+      entry("c", "U8", "[1]", "[24,25]") + "," + entry("d", "BOOL", "[1]", "[25,26]") + "," +
+      entry("e", "I16", "[1]", "[26,28]") + "}";
+  const std::string data = bytes_of(-(std::int64_t{1} << 40)) + bytes_of(std::int64_t{7}) +
+                           bytes_of(std::int32_t{-5}) + bytes_of(std::int32_t{1} << 30) +
+                           "\xff\x01"s + "\0\0"s;
+  const SafetensorsReader reader(folder.file(tensor_file(header, data)));
+  const auto of = [&](const char* name) { return reader.integers(*reader.find(name)); };
+  EXPECT_EQ(of("a"), (std::vector<std::int64_t>{-(std::int64_t{1} << 40), 7}));
+  EXPECT_EQ(of("b"), (std::vector<std::int64_t>{-5, std::int64_t{1} << 30}));
+  EXPECT_EQ(of("c"), (std::vector<std::int64_t>{255}));
+  EXPECT_EQ(of("d"), (std::vector<std::int64_t>{1}));
+  expect_error<DataError>("tensor 'e' has dtype I16, expected I64", [&] { of("e"); });
+}
+
 Real read_one(const Folder& folder, const std::string& dtype, std::uint16_t bits) {
   const std::string header = "{" + entry("x", dtype, "[]", "[0,2]") + "}";
   const SafetensorsReader reader(folder.file(tensor_file(header, bytes_of(bits))));

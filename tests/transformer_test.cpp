@@ -22,11 +22,11 @@ using Gradients = std::map<std::string, Matrix>;
 void size(Transformer& t) {
   t.vocabulary = 11;
   t.positions = 9;
-  t.width = 12;
-  t.hidden = 10;
+  t.width = 8;
+  t.hidden = 6;
   t.layers = 2;
   t.heads = t.kv_heads = 2;
-  t.head_width = 6;
+  t.head_width = 4;
   t.eps = 0.1;  // so that no derivative of higher order is large
 }
 

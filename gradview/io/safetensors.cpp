@@ -25,8 +25,8 @@ Real from_float16(std::uint16_t bits) {
   return std::bit_cast<float>(sign | magnitude);
 }
 
-template <class Stored, class Convert>
-void read_as(const InputFile& file, std::uint64_t offset, std::size_t count, Real* out,
+template <class Stored, class Out, class Convert>
+void read_as(const InputFile& file, std::uint64_t offset, std::size_t count, Out* out,
              Convert convert) {
   std::vector<Stored> part(std::min(count, std::size_t{1} << 16));
   while (count > 0) {
@@ -113,6 +113,23 @@ Matrix SafetensorsReader::matrix(const Tensor& t) const {
   }
   Matrix values = uninitialized({t.shape[0], t.shape[1]});
   read(t, 0, t.size(), values.data());
+  return values;
+}
+
+std::vector<std::int64_t> SafetensorsReader::integers(const Tensor& t) const {
+  std::vector<std::int64_t> values(t.size());
+  const std::uint64_t offset = byte_at(data_, t, 0);
+  const auto widen = [](auto x) { return static_cast<std::int64_t>(x); };
+  if (t.dtype == "I64") {
+    read_as<std::int64_t>(file_, offset, values.size(), values.data(), widen);
+  } else if (t.dtype == "I32") {
+    read_as<std::int32_t>(file_, offset, values.size(), values.data(), widen);
+  } else if (t.dtype == "U8" || t.dtype == "BOOL") {
+    read_as<std::uint8_t>(file_, offset, values.size(), values.data(), widen);
+  } else {
+    throw DataError(path() + ": tensor " + quoted_name(t.name) + " has dtype " + t.dtype +
+                    ", expected I64, I32, U8 or BOOL");
+  }
   return values;
 }
 

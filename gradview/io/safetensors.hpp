@@ -45,6 +45,8 @@ class SafetensorsReader {
   void read(const Tensor& tensor, std::size_t first, std::size_t count, Real* out) const;
   // A whole tensor of two dimensions. DataError on any other.
   Matrix matrix(const Tensor& tensor) const;
+  // A whole tensor of integers. DataError unless its dtype is I64, I32, U8 or BOOL.
+  std::vector<std::int64_t> integers(const Tensor& tensor) const;
 
  private:
   InputFile file_;

@@ -22,6 +22,7 @@ MODULES = [
     "transformers_models",
     "minilm",
     "peft_models",
+    "peft_training",
 ]
 
 
