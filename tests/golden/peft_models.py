@@ -8,6 +8,7 @@ adapter_config.json, and `cases` has lines "CASE BASE", BASE a case of transform
 float64; the adapters' numbers are drawn, and float32 has them.
 """
 
+import json
 import pathlib
 import sys
 import tempfile
@@ -91,6 +92,14 @@ CASES = {
 }
 
 
+def tidy(config):
+    """PEFT writes a set in any order."""
+    fields = json.loads(config)
+    if isinstance(fields["target_modules"], list):
+        fields["target_modules"].sort()
+    return json.dumps(fields, indent=2, sort_keys=True)
+
+
 def record():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -122,7 +131,7 @@ def record():
             with tempfile.TemporaryDirectory() as folder:
                 model.save_pretrained(folder, save_embedding_layers=False)
                 kept = load_file(f"{folder}/adapter_model.safetensors")
-                metadata[name] = pathlib.Path(f"{folder}/adapter_config.json").read_text()
+                metadata[name] = tidy(pathlib.Path(f"{folder}/adapter_config.json").read_text())
             tensors.update({f"{name}.a.{key}": w for key, w in kept.items()})
     finally:
         modeling_llama.LlamaRMSNorm.forward, modeling_llama.LlamaRotaryEmbedding.forward = plain

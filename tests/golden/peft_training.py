@@ -20,6 +20,7 @@ from transformers.models.llama import modeling_llama
 
 import record as base
 import transformers_models as models
+from peft_models import tidy
 
 PACKAGES = ["torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "numpy", "safetensors"]
 FILE = pathlib.Path(__file__).with_name("peft_training.safetensors")
@@ -69,7 +70,7 @@ def loss_of(model, read):
 def saved(model):
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, save_embedding_layers=False)
-        config = pathlib.Path(f"{folder}/adapter_config.json").read_text()
+        config = tidy(pathlib.Path(f"{folder}/adapter_config.json").read_text())
         return load_file(f"{folder}/adapter_model.safetensors"), config
 
 
