@@ -45,8 +45,8 @@ class Pool {
     drain();
     spin_until([this] { return busy_ == 0; });
     std::unique_lock lock(mutex_);
-    work_ = nullptr;
     idle_.wait(lock, [this] { return busy_ == 0; });
+    work_ = nullptr;  // not before: a thread may have taken a block and not yet looked
     if (failure_) std::rethrow_exception(failure_);
     return true;
   }
