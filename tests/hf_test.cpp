@@ -7,6 +7,7 @@
 #include <fstream>
 #include <set>
 
+#include "expect_error.hpp"
 #include "gradview/core/error.hpp"
 #include "gradview/core/linalg.hpp"
 #include "gradview/core/rng.hpp"
@@ -85,18 +86,6 @@ std::vector<Stand> stands(const std::vector<WeightSpec>& specs, const std::strin
     all.push_back({off ? s.name.substr(prefix.size()) : s.name, shape});
   }
   return all;
-}
-
-template <class E, class Call>
-void expect_error(const std::string& fragment, Call call) {
-  try {
-    call();
-    ADD_FAILURE() << "no error, expected one with: " << fragment;
-  } catch (const E& error) {
-    const std::string message = error.what();
-    EXPECT_NE(message.find(fragment), message.npos) << message;
-    EXPECT_EQ(message.find('\n'), message.npos) << message;
-  }
 }
 
 TEST(HfConfig, ReadsWhatTransformers4And5Write) {

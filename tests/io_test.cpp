@@ -15,6 +15,7 @@
 #include <limits>
 #include <memory>
 
+#include "expect_error.hpp"
 #include "gradview/core/error.hpp"
 #include "gradview/io/csv.hpp"
 #include "gradview/io/files.hpp"
@@ -55,19 +56,6 @@ class Folder {
   fs::path path_;
   mutable int count_ = 0;
 };
-
-// `call` throws an E of one line with `fragment` in it.
-template <class E, class Call>
-void expect_error(const std::string& fragment, Call call) {
-  try {
-    call();
-    ADD_FAILURE() << "no error, expected one with: " << fragment;
-  } catch (const E& error) {
-    const std::string message = error.what();
-    EXPECT_NE(message.find(fragment), message.npos) << message;
-    EXPECT_EQ(message.find('\n'), message.npos) << message;
-  }
-}
 
 // Holds a resource of this process down for as long as it lives.
 class Limit {

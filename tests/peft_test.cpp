@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "expect_error.hpp"
 #include "gradview/core/error.hpp"
 #include "gradview/core/linalg.hpp"
 #include "gradview/projections/registry.hpp"
@@ -225,18 +226,6 @@ TEST(Peft, SharesTheFramesOfVera) {
   }
   adapter.modules[1].factors.at("u")(0, 0) += 1;
   EXPECT_THROW(write_peft(out.path(), adapter, model.specs), std::invalid_argument);
-}
-
-template <class E, class Call>
-void expect_error(const std::string& fragment, Call call) {
-  try {
-    call();
-    ADD_FAILURE() << "no error, expected one with: " << fragment;
-  } catch (const E& error) {
-    const std::string message = error.what();
-    EXPECT_NE(message.find(fragment), message.npos) << message;
-    EXPECT_EQ(message.find('\n'), message.npos) << message;
-  }
 }
 
 TEST(Peft, NamesWhatIsMissingAndWhatIsLeftOver) {

@@ -33,6 +33,12 @@ class Stopwatch {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
+double squared_norms(const Factors& factors) {
+  double squares = 0;
+  for (const Matrix& factor : factors) squares += squared_norm(factor);
+  return squares;
+}
+
 }  // namespace
 
 Optimizer::Optimizer(Settings settings) : settings_(std::move(settings)) {}
@@ -245,9 +251,7 @@ void Optimizer::collect(const std::string& name, const Gradient& g, double share
 double Optimizer::clip_factor() const {
   if (!std::isfinite(settings_.clip)) return 1;
   double squares = 0;
-  for (const Slot& slot : slots_) {
-    for (const Matrix& factor : slot.projected) squares += squared_norm(factor);
-  }
+  for (const Slot& slot : slots_) squares += squared_norms(slot.projected);
   const double norm = std::sqrt(squares);
   return norm > settings_.clip ? settings_.clip / norm : 1;
 }
@@ -315,7 +319,8 @@ void Optimizer::observe_gradient(Slot& slot) const {
   Observation& seen = slot.observation;
   seen = {};
   seen.gradient = squared_norm(slot.gradient);
-  for (const Matrix& factor : slot.projected) seen.inner += squared_norm(factor);
+  seen.inner =
+      squared_norms(slot.projected);  // but for dora:norm=detached, whose project is not Jᵀ
   Matrix tangent = zeros(shape_of(*slot.weight));
   slot.projector->lift(slot.projected, tangent);
   seen.tangent = squared_norm(tangent);
@@ -363,11 +368,9 @@ double Optimizer::clip(double most) {
       slot.projected = slot.projector->project(slot.gradient, *slot.weight);
       slot.gradient = Gradient(slot.gradient.shape());
     }
-    const bool kept = !slot.projected.empty();
-    for (const Matrix& factor :
-         kept ? slot.projected : slot.projector->project(slot.gradient, *slot.weight)) {
-      squares += squared_norm(factor);
-    }
+    squares += slot.projected.empty()
+                   ? squared_norms(slot.projector->project(slot.gradient, *slot.weight))
+                   : squared_norms(slot.projected);
   }
   const double norm = std::sqrt(squares);
   for (Slot& slot : slots_) {
