@@ -117,8 +117,14 @@ Matrix SafetensorsReader::matrix(const Tensor& t) const {
 }
 
 std::vector<std::int64_t> SafetensorsReader::integers(const Tensor& t) const {
-  std::vector<std::int64_t> values(t.size());
-  const std::uint64_t offset = byte_at(data_, t, 0);
+  return integers(t, 0, t.size());
+}
+
+std::vector<std::int64_t> SafetensorsReader::integers(const Tensor& t, std::size_t first,
+                                                      std::size_t count) const {
+  require_within(t, first, count);
+  std::vector<std::int64_t> values(count);
+  const std::uint64_t offset = byte_at(data_, t, first);
   const auto widen = [](auto x) { return static_cast<std::int64_t>(x); };
   if (t.dtype == "I64") {
     read_as<std::int64_t>(file_, offset, values.size(), values.data(), widen);

@@ -47,6 +47,9 @@ class SafetensorsReader {
   Matrix matrix(const Tensor& tensor) const;
   // A whole tensor of integers. DataError unless its dtype is I64, I32, U8 or BOOL.
   std::vector<std::int64_t> integers(const Tensor& tensor) const;
+  // Of it the elements first … first + count − 1; std::invalid_argument past its end.
+  std::vector<std::int64_t> integers(const Tensor& tensor, std::size_t first,
+                                     std::size_t count) const;
 
  private:
   InputFile file_;
