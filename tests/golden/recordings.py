@@ -23,6 +23,7 @@ MODULES = [
     "minilm",
     "peft_models",
     "peft_training",
+    "bitsandbytes_nf4",
 ]
 
 
