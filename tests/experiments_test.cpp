@@ -853,6 +853,31 @@ TEST(Adaptation, PutsEveryProjectorWhereItIsAsked) {
   EXPECT_EQ(planned({.projector = parse_spec("bitfit"), .overrides = {}})["fc1.bias"], "full");
 }
 
+TEST(Adaptation, HasAPlaceForOneCurve) {
+  const auto planned = [](const std::string& method, const std::string& also = "") {
+    TrainingSettings settings;
+    settings.target = "fc1";
+    settings.also = also;
+    std::string trained;
+    for (const Planned& p : plan(adaptation_of(method, settings), two_layers(), {})) {
+      if (p.trained > 0) trained += p.name + "=" + p.projector->name + " ";
+    }
+    return trained;
+  };
+  EXPECT_EQ(planned("lora:rank=2"), "fc1.weight=lora ");
+  EXPECT_EQ(planned("lora:rank=2@fc2|none"), "fc2.weight=lora ");
+  EXPECT_EQ(planned("lora:rank=2@fc2&bias"), "fc1.bias=full fc2.weight=lora ");
+  EXPECT_EQ(planned("lora:rank=2", "fc2"), "fc1.weight=lora fc2.weight=full ");
+  EXPECT_EQ(planned("lora:rank=2@fc1&fc1", "fc2"),
+            "fc1.weight=full fc1.bias=full fc2.weight=full ");
+  EXPECT_EQ(planned("bitfit@fc1.bias"), "fc1.bias=full ");
+  EXPECT_TRUE(has(refusal([&] { planned("bitfit@fc2.bias"); }), "matches no parameter"));
+  EXPECT_TRUE(has(refusal([&] { planned("lora@fc1&head"); }), "--also 'head'"));
+  for (const char* malformed : {"lora@", "lora@&bias", "lora@fc1&"}) {
+    EXPECT_TRUE(has(refusal([&] { parse_placed(malformed); }), "empty place")) << malformed;
+  }
+}
+
 TEST(Adaptation, RefusesWhatMatchesOrFitsNowhere) {
   const auto message = [](Adaptation a) { return refusal([&] { plan(a, two_layers(), {}); }); };
   const Spec lora = parse_spec("lora:rank=4");

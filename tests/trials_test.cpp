@@ -37,6 +37,9 @@ TEST(Knob, StandsForOneSpecPerValue) {
   EXPECT_EQ(alternatives("lora:rank=8,alpha=3"), Texts{"lora:rank=8,alpha=3"});
   EXPECT_EQ(alternatives("lora:alpha=1|4|16,rank=8"),
             (Texts{"lora:alpha=1,rank=8", "lora:alpha=4,rank=8", "lora:alpha=16,rank=8"}));
+  EXPECT_EQ(alternatives("full@query|value"), Texts{"full@query|value"});
+  EXPECT_EQ(alternatives("lora:alpha=1|4@a|b&c"),
+            (Texts{"lora:alpha=1@a|b&c", "lora:alpha=4@a|b&c"}));
   EXPECT_EQ(alternatives("lora:init=zero|symmetric"),
             (Texts{"lora:init=zero", "lora:init=symmetric"}));
 }

@@ -95,9 +95,10 @@ TEST(Quadratic, HasTheGradientAndTheConditionThatItSays) {
   const std::vector<std::size_t> batch{0};
   Matrix g;
   const auto loss = [&](const Weights& w) { return task->evaluate(w, Split::validation).loss; };
-  task->loss_and_gradients(weights, batch, [&](const std::string& name, const Gradient& gradient) {
-    if (name == "w") g = gradient.materialize();
-  });
+  task->loss_and_gradients(weights, batch, {},
+                           [&](const std::string& name, const Gradient& gradient) {
+                             if (name == "w") g = gradient.materialize();
+                           });
   const Matrix along = normal({5, 7}, 1, Stream(1, Purpose::test));
   Weights plus = weights, minus = weights;
   axpy(plus["w"], 0.5, along);
@@ -107,7 +108,7 @@ TEST(Quadratic, HasTheGradientAndTheConditionThatItSays) {
   for (std::size_t j = 0; j < 7; ++j) {
     Weights moved = task->start();
     moved["w"](0, j) += 1;
-    task->loss_and_gradients(moved, batch, [&](const std::string&, const Gradient& gradient) {
+    task->loss_and_gradients(moved, batch, {}, [&](const std::string&, const Gradient& gradient) {
       const Matrix change = difference(gradient.materialize(), g);
       for (std::size_t k = 0; k < 7; ++k) sigma(k, j) = change(0, k);
     });
@@ -123,15 +124,15 @@ TEST(Quadratic, NoiseIsThatOfABatch) {
   const auto task = prepare_task(parse_spec("quadratic:rows=4,cols=3,noise=0.5"), {}).make(1);
   const auto gradient = [&](std::vector<std::size_t> batch) {
     Matrix g;
-    task->loss_and_gradients(task->start(), batch, [&](const std::string&, const Gradient& one) {
-      g = one.materialize();
-    });
+    task->loss_and_gradients(
+        task->start(), batch, {},
+        [&](const std::string&, const Gradient& one) { g = one.materialize(); });
     return g;
   };
   const auto exact = prepare_task(parse_spec("quadratic:rows=4,cols=3,noise=0"), {}).make(1);
   Matrix truth;
   exact->loss_and_gradients(
-      exact->start(), std::vector<std::size_t>{0},
+      exact->start(), std::vector<std::size_t>{0}, {},
       [&](const std::string&, const Gradient& g) { truth = g.materialize(); });
   const std::size_t draws = 2000;
   double sum = 0, squares = 0;

@@ -20,16 +20,19 @@ std::regex compile(const std::string& flag, const std::string& pattern) {
   }
 }
 
+enum class Among { matrices, all };
+
 void require_match(const std::string& flag, const std::string& pattern, const std::regex& regex,
-                   const Weights& weights) {
+                   const Weights& weights, Among among) {
   std::vector<std::string> names;
   for (const auto& [name, value] : weights) {
-    if (value.shape()[0] > 1) names.push_back(name);
+    if (among == Among::all || value.shape()[0] > 1) names.push_back(name);
   }
   const auto matches = [&](const std::string& name) { return std::regex_search(name, regex); };
   if (std::any_of(names.begin(), names.end(), matches)) return;
-  throw std::invalid_argument(flag + " '" + pattern + "' matches no matrix; there are " +
-                              join(names, ", ") + did_you_mean(pattern, names));
+  throw std::invalid_argument(fmt::format("{} '{}' matches no {}; there are {}{}", flag, pattern,
+                                          among == Among::all ? "parameter" : "matrix",
+                                          join(names, ", "), did_you_mean(pattern, names)));
 }
 
 Planned adapted(Planned planned, const Spec& spec, const Matrix& weight, std::size_t steps) {
@@ -48,6 +51,20 @@ Planned adapted(Planned planned, const Spec& spec, const Matrix& weight, std::si
 
 }  // namespace
 
+Placed parse_placed(const std::string& text) {
+  const std::size_t at = text.find('@');
+  Placed out{parse_spec(text.substr(0, at)), "", ""};
+  if (at == text.npos) return out;
+  const std::size_t more = text.find('&', at);
+  out.target = text.substr(at + 1, more == text.npos ? more : more - at - 1);
+  if (more != text.npos) out.also = text.substr(more + 1);
+  if (out.target.empty() || (more != text.npos && out.also.empty())) {
+    throw std::invalid_argument("'" + text +
+                                "' has an empty place; write SPEC@MATRICES or SPEC@MATRICES&ALSO");
+  }
+  return out;
+}
+
 std::size_t asked_rank(const Spec& spec) {
   const Method& method = find_projector(spec.name);
   for (const OptionHelp& option : method.options) {
@@ -63,11 +80,17 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
                           const std::vector<std::string>& before_softmax) {
   const Method& method = find_projector(adaptation.projector.name);
   const std::regex target = compile("--target", adaptation.target);
-  require_match("--target", adaptation.target, target, weights);
+  require_match("--target", adaptation.target, target, weights,
+                method.trains_biases ? Among::all : Among::matrices);
+  std::vector<std::regex> also;
+  for (const std::string& pattern : adaptation.also) {
+    also.push_back(compile("--also", pattern));
+    require_match("--also", pattern, also.back(), weights, Among::all);
+  }
   std::vector<std::pair<std::regex, const Override*>> overrides;
   for (const Override& each : adaptation.overrides) {
     overrides.emplace_back(compile("--override", each.pattern), &each);
-    require_match("--override", each.pattern, overrides.back().first, weights);
+    require_match("--override", each.pattern, overrides.back().first, weights, Among::matrices);
   }
   const Spec full{"full", {}};
   std::vector<Planned> out;
@@ -78,10 +101,14 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
     planned.vector = planned.shape.rows == 1;
     planned.before_softmax =
         std::find(before_softmax.begin(), before_softmax.end(), name) != before_softmax.end();
-    if (planned.vector) {
-      const bool trained = adaptation.train_biases || method.trains_biases;
+    const bool targeted = std::regex_search(name, target);
+    if (std::any_of(also.begin(), also.end(),
+                    [&](const std::regex& each) { return std::regex_search(name, each); })) {
+      out.push_back(adapted(planned, full, value, adaptation.steps));
+    } else if (planned.vector) {
+      const bool trained = adaptation.train_biases || (method.trains_biases && targeted);
       out.push_back(trained ? adapted(planned, full, value, adaptation.steps) : planned);
-    } else if (std::regex_search(name, target)) {
+    } else if (targeted) {
       Spec spec = adaptation.projector;
       for (const auto& [regex, each] : overrides) {
         if (std::regex_search(name, regex)) spec = with_options(spec, each->options);
@@ -94,7 +121,7 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
                                           : planned);
     }
   }
-  if (!fits) {
+  if (!fits && least_asked != SIZE_MAX) {
     throw std::invalid_argument(
         fmt::format("rank {} of '{}' is above the limit of every matrix that it is for",
                     least_asked, to_string(adaptation.projector)));

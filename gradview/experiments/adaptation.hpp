@@ -1,5 +1,9 @@
 // Adaptation: which projector sits on which weight. A plan is made from names and shapes, then
 // applied.
+//
+//     lora:rank=8@query|value           the projector on the matrices that a regular expression finds
+//     lora:rank=8@query|value&norm      and all that another one finds trained in full beside it
+//     bitfit@norm                       of the vectors, these
 #pragma once
 
 #include <optional>
@@ -16,9 +20,16 @@ struct Override {
   std::vector<std::pair<std::string, std::string>> options;
 };
 
+struct Placed {  // what a curve's method says
+  Spec projector;
+  std::string target, also;  // regular expressions; empty: as the call has them
+};
+Placed parse_placed(const std::string& text);  // std::invalid_argument
+
 struct Adaptation {
   Spec projector;
-  std::string target = ".";  // a regular expression, searched in the names of matrices
+  std::string target = ".";            // a regular expression, searched in the names of matrices
+  std::vector<std::string> also = {};  // further parameters, vectors too, trained under full
   std::vector<Override> overrides;
   bool train_rest = false;    // matrices outside the target: under full, or frozen
   bool train_biases = false;  // vectors: under full, or frozen

@@ -20,7 +20,7 @@ class OneFunction final : public Task {
   const Weights& start() const override { return task_.start; }
   std::size_t examples() const override { return task_.examples; }
   Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                           const Collect& collect) const override {
+                           const Training&, const Collect& collect) const override {
     return task_.loss(weights, batch, collect);
   }
   Score evaluate(const Weights& weights, Split) const override {

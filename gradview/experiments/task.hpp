@@ -14,6 +14,7 @@
 #include "gradview/core/bf16.hpp"
 #include "gradview/core/spec.hpp"
 #include "gradview/models/loss.hpp"
+#include "gradview/models/module.hpp"
 #include "gradview/models/weights.hpp"
 
 namespace gradview {
@@ -29,10 +30,10 @@ class Task {
   virtual ~Task() = default;
   virtual const Weights& start() const = 0;
   virtual std::size_t examples() const = 0;  // of the training split
-  // Mean loss and accuracy over the batch (indices below examples()); every weight's gradient goes
-  // to `collect`.
+  // Mean loss and accuracy over the batch (indices below examples()); the gradient of every trained
+  // weight goes to `collect`, and may for others.
   virtual Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                                   const Collect& collect) const = 0;
+                                   const Training& training, const Collect& collect) const = 0;
   virtual Score evaluate(const Weights& weights, Split split) const = 0;
   // Weights whose outputs go into a softmax cross-entropy: the columns of their gradient sum to
   // zero.

@@ -41,6 +41,7 @@ class Trainer {
         order_(seed, task.examples()) {
     apply(plan_, weights, seed, optimizer);
     names_ = optimizer.names();
+    training_ = {.trained = {names_.begin(), names_.end()}, .dropout = Dropout{.seed = seed}};
     if (optimizer.wants_prepass()) prepass(seed);
   }
 
@@ -52,11 +53,13 @@ class Trainer {
       const std::size_t begin = batch.size() * part / parts;
       const std::size_t count = batch.size() * (part + 1) / parts - begin;
       const double share = static_cast<double>(count) / static_cast<double>(batch.size());
-      const Score score = task_.loss_and_gradients(weights, std::span(batch).subspan(begin, count),
-                                                   [&](const std::string& name, const Gradient& g) {
-                                                     if (collecting && adapted(name))
-                                                       optimizer.collect(name, g, share);
-                                                   });
+      training_.dropout->step = optimizer.steps_done() * parts + part;
+      const Score score =
+          task_.loss_and_gradients(weights, std::span(batch).subspan(begin, count), training_,
+                                   [&](const std::string& name, const Gradient& g) {
+                                     if (collecting && adapted(name))
+                                       optimizer.collect(name, g, share);
+                                   });
       mean.loss += share * score.loss;
       mean.accuracy += share * score.accuracy;
     }
@@ -82,15 +85,14 @@ class Trainer {
     BatchOrder order(seed, task_.examples(), "prepass");
     const double share = 1 / static_cast<double>(settings_.init_batches);
     for (std::size_t i = 0; i < settings_.init_batches; ++i) {
-      task_.loss_and_gradients(weights, order.next(settings_.batch_size),
+      training_.dropout->step = SIZE_MAX - i;
+      task_.loss_and_gradients(weights, order.next(settings_.batch_size), training_,
                                [&](const std::string& name, const Gradient& g) {
                                  if (adapted(name)) optimizer.prepare(name, g, share);
                                });
     }
   }
-  bool adapted(const std::string& name) const {
-    return std::find(names_.begin(), names_.end(), name) != names_.end();
-  }
+  bool adapted(const std::string& name) const { return training_.trained.contains(name); }
   std::vector<Planned> plan_;
 
  public:
@@ -101,6 +103,7 @@ class Trainer {
   const TrainingSettings& settings_;
   BatchOrder order_;
   std::vector<std::string> names_;
+  Training training_;
 };
 
 }  // namespace
@@ -121,7 +124,12 @@ std::vector<std::size_t> BatchOrder::next(std::size_t size) {
 }
 
 Adaptation adaptation_of(const std::string& method, const TrainingSettings& settings) {
-  Adaptation out{.projector = parse_spec(method), .target = settings.target, .overrides = {}};
+  const Placed placed = parse_placed(method);
+  Adaptation out{.projector = placed.projector,
+                 .target = placed.target.empty() ? settings.target : placed.target,
+                 .overrides = {}};
+  if (!settings.also.empty()) out.also.push_back(settings.also);
+  if (!placed.also.empty()) out.also.push_back(placed.also);
   for (Override each : settings.overrides) {
     std::erase_if(each.options, [&](const auto& option) {
       const auto& known = find_projector(out.projector.name).options;

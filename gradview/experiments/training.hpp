@@ -13,7 +13,7 @@ struct TrainingSettings {
   std::size_t init_batches = 8;  // of the pre-pass, for methods that start from a gradient
   std::string schedule = "cosine";
   double clip = std::numeric_limits<double>::infinity();
-  std::string target = ".";
+  std::string target = ".", also;  // as in Adaptation; also: empty for none
   std::vector<Override> overrides;
   bool train_rest = false, train_biases = false;
   Watch watch = {};  // further rows for layers.csv

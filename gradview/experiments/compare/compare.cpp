@@ -139,7 +139,7 @@ class Compare {
       one.step_seconds = seconds[c];
       one.predicted_ratio = predicted_ratio(one.curve);
       for (const std::uint64_t s : settings_.reported_seeds()) {
-        const auto best = sweep_.task(s).best_accuracy(parse_spec(one.curve.method));
+        const auto best = sweep_.task(s).best_accuracy(parse_placed(one.curve.method).projector);
         if (best) one.best_accuracy.push_back(*best);
       }
       const auto& ours = searches_[c].alternatives();

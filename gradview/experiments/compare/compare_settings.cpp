@@ -38,7 +38,7 @@ std::vector<Override> read_overrides(const std::vector<std::string>& words,
     for (const auto& option : out.back().options) {
       const bool known =
           std::any_of(projectors.begin(), projectors.end(), [&](const std::string& p) {
-            const auto& options = find_projector(parse_spec(p).name).options;
+            const auto& options = find_projector(parse_placed(p).projector.name).options;
             return std::any_of(options.begin(), options.end(),
                                [&](const OptionHelp& o) { return o.key == option.first; });
           });
@@ -120,7 +120,10 @@ void CompareSettings::declare(Flags& flags) {
                "full-rank training of the same matrices");
   flags.list("contrast", contrasts, "SPEC CONTROL",
              "pairs that are compared with each other, beside the first");
-  flags.text("target", training.target, "REGEX", "matrices that are adapted");
+  flags.text("target", training.target, "REGEX",
+             "matrices that are adapted; SPEC@REGEX says it for one curve");
+  flags.text("also", training.also, "REGEX",
+             "further parameters, trained in full; SPEC@REGEX&REGEX adds some for one curve");
   flags.choice("rest", rest, {"frozen", "full"}, "the other matrices");
   flags.choice("biases", biases, {"frozen", "trained"}, "vectors, for every method alike");
   flags.list("override", overrides, "REGEX OPTIONS", "other projector options for some matrices");
@@ -149,14 +152,14 @@ void CompareSettings::finish(const Flags& flags) {
   require_distinct("--projector", specs);
   require_distinct("--optimizer", optimizers);
   for (const std::string& projector : specs) {
-    check_projector(parse_spec(projector));
+    check_projector(parse_placed(projector).projector);
   }
   for (const std::string& optimizer : optimizers) make_optimizer_spec(parse_spec(optimizer));
   training.overrides = read_overrides(overrides, projectors);
   if (trials) require_enough(*trials, projectors);
   for (const std::string& projector : specs) {
     for (const Override& each : adaptation_of(projector, training).overrides) {
-      check_projector(with_options(parse_spec(projector), each.options));
+      check_projector(with_options(parse_placed(projector).projector, each.options));
     }
   }
   if (contrasts.size() % 2 != 0)

@@ -34,7 +34,9 @@ std::vector<std::string> values_of(const std::string& key, const std::string& te
 }  // namespace
 
 std::vector<std::string> alternatives(const std::string& text) {
-  const Spec spec = parse_spec(text);
+  const std::size_t at = std::min(text.find('@'), text.size());
+  const Spec spec = parse_spec(text.substr(0, at));
+  const std::string place = text.substr(at);  // adaptation.hpp; a | there is no knob
   std::vector<std::string> specs{text};
   std::string knob;
   for (const auto& [key, value] : spec.options) {
@@ -47,7 +49,7 @@ std::vector<std::string> alternatives(const std::string& text) {
     specs.clear();
     try {
       for (const std::string& each : values_of(key, value)) {
-        specs.push_back(to_string(with_options(spec, {{key, each}})));
+        specs.push_back(to_string(with_options(spec, {{key, each}})) + place);
       }
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument("in '" + text + "': " + error.what());

@@ -82,9 +82,11 @@ FineTune fine_tune(const Task& task, std::uint64_t seed, const FineTuneSettings&
     const std::size_t n = value.shape()[1];
     if (value.shape()[0] > 1) squares.emplace(name, zeros({n, n}));
   }
+  Training training;
+  for (const auto& [name, value] : weights) training.trained.insert(name);
   BatchOrder moments(seed, task.examples(), "moments");
   while (tokens < std::min<std::size_t>(task.examples(), 5000)) {
-    task.loss_and_gradients(weights, moments.next(settings.batch_size),
+    task.loss_and_gradients(weights, moments.next(settings.batch_size), training,
                             [&](const std::string& name, const Gradient& g) {
                               const auto found = squares.find(name);
                               if (found != squares.end()) axpy(found->second, 1, g.input_squares());
@@ -95,7 +97,7 @@ FineTune fine_tune(const Task& task, std::uint64_t seed, const FineTuneSettings&
   for (std::size_t step = 0; step < settings.steps; ++step) {
     throw_if_stop_requested();
     task.loss_and_gradients(
-        weights, order.next(settings.batch_size),
+        weights, order.next(settings.batch_size), training,
         [&](const std::string& name, const Gradient& g) { optimizer.collect(name, g); });
     optimizer.step();
   }

@@ -65,7 +65,7 @@ class Fashion final : public Task {
   const Weights& start() const override { return start_; }
   std::size_t examples() const override { return data_->new_task.train.size(); }
   Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                           const Collect& collect) const override {
+                           const Training&, const Collect& collect) const override {
     return gradients(data_->new_task, weights, batch, collect);
   }
   Score evaluate(const Weights& weights, Split split) const override {

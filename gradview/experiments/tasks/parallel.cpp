@@ -81,7 +81,7 @@ class Parallel final : public Task {
   std::size_t examples() const override { return o_.examples; }
 
   Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                           const Collect& collect) const override {
+                           const Training&, const Collect& collect) const override {
     Matrix off = noise(batch);  // y* − y
     std::vector<SharedMatrix> inputs;
     for (std::size_t k = 0; k < o_.matrices; ++k) {

@@ -46,7 +46,7 @@ class Quadratic final : public Task {
   std::size_t examples() const override { return o_.examples; }
 
   Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                           const Collect& collect) const override {
+                           const Training&, const Collect& collect) const override {
     const Matrix off = difference(weights["w"], target_);
     Matrix g = matmul(off, curvature_);
     const double value = dot(g, off) / 2;

@@ -54,7 +54,7 @@ class Teacher final : public Task {
   std::size_t examples() const override { return o_.examples; }
 
   Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                           const Collect& collect) const override {
+                           const Training&, const Collect& collect) const override {
     Matrix x = uninitialized({batch.size(), o_.cols});
     for (std::size_t t = 0; t < batch.size(); ++t) {
       Stream rng(seed_, Purpose::data, "x", batch[t]);
