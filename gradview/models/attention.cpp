@@ -1,5 +1,6 @@
 #include "gradview/models/attention.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -31,7 +32,7 @@ struct Attention::Piece {
   std::size_t head, kv_head;
   std::size_t place, count;  // of the first query in the span, and how many
   std::size_t keys;
-  bool first;  // of its span and key–value head
+  bool first;  // of its span and key–value head, in all calls
 
   std::size_t row() const { return span.query + place; }
   std::size_t number(std::size_t i) const { return span.number + place + i; }
@@ -49,8 +50,9 @@ void Attention::each_piece(const std::vector<Span>& spans, const Work& work) con
     const Span& span = spans[at / kv_heads];
     const std::size_t kv_head = at % kv_heads;
     const std::size_t blocks = (span.queries + kQueries - 1) / kQueries;
-    bool first = true;
-    for (std::size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    const std::size_t begin = std::max(kv_head * group, from_head);
+    bool first = begin == kv_head * group;
+    for (std::size_t head = begin; head < std::min((kv_head + 1) * group, to_head); ++head) {
       for (std::size_t block = blocks; block-- > 0;) {
         const std::size_t place = block * kQueries;
         const std::size_t count = std::min(kQueries, span.queries - place);
@@ -65,7 +67,9 @@ void Attention::forward(const std::vector<Span>& spans, Heads q, Heads k, Heads 
                         Matrix* normalizers) const {
   const std::size_t rows = o.shape()[0];
   require_shape("Attention", "O", shape_of(o), {rows, heads * width});
-  if (normalizers) *normalizers = uninitialized({rows, heads});
+  if (normalizers && shape_of(*normalizers) != Shape{rows, heads}) {
+    *normalizers = uninitialized({rows, heads});
+  }
   const Real scaling = 1 / std::sqrt(static_cast<Real>(width));
   each_piece(spans, [&](const Piece& piece) {
     const std::size_t keys = piece.keys, row = piece.row(), key = piece.span.key;

@@ -35,11 +35,14 @@ struct Attention {
   std::size_t heads = 1, kv_heads = 1, width = 1;  // H, K, w
   bool causal = false;                             // query i of a span attends to keys j <= i only
   DropoutMask dropout = {};                        // of P; row: number of the query · H + head
+  std::size_t from_head = 0, to_head = SIZE_MAX;   // the call is for these: [from, to)
 
-  // Writes O: N x H w; the spans have every row of it. `normalizers`, if any, becomes L (N x H).
+  // Writes its heads' columns of O: N x H w; the spans have every row of it. `normalizers`, if any,
+  // becomes L (N x H), or its heads' columns of it where it has that shape.
   void forward(const std::vector<Span>& spans, Heads q, Heads k, Heads v, Matrix& o,
                Matrix* normalizers) const;
   // From ∂L/∂O to ∂L/∂Q, ∂L/∂K and ∂L/∂V; no two spans share rows. Rows of no span stay as they are.
+  // Calls over some heads each, from the lowest up, and all rows, give what one call gives over all.
   void backward(const std::vector<Span>& spans, Heads q, Heads k, Heads v,
                 const Matrix& normalizers, const Matrix& delta, MutableHeads dq, MutableHeads dk,
                 MutableHeads dv) const;

@@ -24,14 +24,32 @@ std::vector<Span> Rows::spans() const {
   return all;
 }
 
+std::vector<Span> Rows::groups(std::size_t group, bool shifted) const {
+  std::vector<Span> all;
+  for (const Span& whole : spans()) {
+    std::size_t end = whole.queries <= group ? whole.queries : shifted ? group / 2 : group;
+    for (std::size_t begin = 0; begin < whole.queries; begin = end, end += group) {
+      const std::size_t count = std::min(end, whole.queries) - begin;
+      if (count == 0) continue;
+      all.push_back({whole.query + begin, count, whole.key + begin, count, whole.number + begin});
+    }
+  }
+  return all;
+}
+
 bool SelfAttention::inputs_trained(const Names& trained) const {
   return std::any_of(inputs.begin(), inputs.end(),
                      [&](const Linear& linear) { return linear.any_trained(trained); });
 }
 
-Attention SelfAttention::attention(const Dropout* mask) const {
-  return {heads, kv_heads, width, causal,
-          DropoutMask(mask, dropout, output.module + ".probabilities", longest)};
+std::vector<SelfAttention::Part> SelfAttention::parts(const Rows& rows, const Dropout* mask,
+                                                      bool training) const {
+  Attention all{heads, kv_heads, width, causal,
+                DropoutMask(mask, dropout, output.module + ".probabilities", longest)};
+  if (!group || !training) return {{all, rows.spans()}};
+  Attention some = all;
+  all.to_head = some.from_head = (heads + 1) / 2;
+  return {{all, rows.groups(*group, false)}, {some, rows.groups(*group, true)}};
 }
 
 // Where q (0), k or v begins in its array.
@@ -64,6 +82,9 @@ void SelfAttention::forward(const Weights& weights, const Matrix& x, const Rows&
   if (rows.first_only && (inputs.size() == 1 || causal || rope)) {
     throw std::invalid_argument("SelfAttention: the first rows alone are for encoders");
   }
+  if (group && (*group < 2 || !causal)) {
+    throw std::invalid_argument("SelfAttention: groups are for causal attention, of at least 2");
+  }
   std::vector<Matrix> projected;
   if (rows.first_only) {
     for (const Linear& linear : inputs) {
@@ -76,9 +97,12 @@ void SelfAttention::forward(const Weights& weights, const Matrix& x, const Rows&
   turn(projected, rope, rows, false);
   const bool core = kept && (below || inputs_trained(training->trained));
   Matrix o = uninitialized({rows.count(), heads * width});
-  attention(training ? training->dropout_or_null() : nullptr)
-      .forward(rows.spans(), view(std::as_const(projected), 0), view(std::as_const(projected), 1),
-               view(std::as_const(projected), 2), o, core ? &kept->normalizers : nullptr);
+  const auto& of = std::as_const(projected);
+  const Dropout* dropped = training ? training->dropout_or_null() : nullptr;
+  for (const Part& part : parts(rows, dropped, training != nullptr)) {
+    part.attention.forward(part.spans, view(of, 0), view(of, 1), view(of, 2), o,
+                           core ? &kept->normalizers : nullptr);
+  }
   if (core) kept->projected = std::move(projected);
   projected.clear();
   output.add_forward(weights, o, in, mask, rows.number(), to);
@@ -93,7 +117,6 @@ void SelfAttention::backward(const Backward& with, Kept kept, const SharedMatrix
     output.collect(with, delta, o);
   }
   if (!dx && !inputs_trained(with.trained)) return;
-  const std::vector<Span> spans = rows.spans();
   std::vector<Matrix> gradients;
   for (const Linear& linear : inputs) {
     const std::size_t count = gradients.empty() ? rows.count() : rows.tokens.rows();
@@ -105,9 +128,11 @@ void SelfAttention::backward(const Backward& with, Kept kept, const SharedMatrix
     gradients[i] = zeros(shape_of(gradients[i]));  // no span has these rows as keys
   }
   const auto& of = std::as_const(kept.projected);
-  attention(mask).backward(spans, view(of, 0), view(of, 1), view(of, 2), kept.normalizers,
-                           output.input_gradient(with, *delta), view(gradients, 0),
-                           view(gradients, 1), view(gradients, 2));
+  const Matrix dheads = output.input_gradient(with, *delta);
+  for (const Part& part : parts(rows, mask, true)) {
+    part.attention.backward(part.spans, view(of, 0), view(of, 1), view(of, 2), kept.normalizers,
+                            dheads, view(gradients, 0), view(gradients, 1), view(gradients, 2));
+  }
   kept = {};
   turn(gradients, rope, rows, true);
   for (std::size_t i = inputs.size(); i-- > 0;) {

@@ -52,6 +52,7 @@ SelfAttention Transformer::attention(std::size_t layer) const {
   made.causal = causal;
   made.dropout = attention_dropout;
   made.longest = positions;
+  made.group = group;
   return made;
 }
 

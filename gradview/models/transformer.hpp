@@ -33,7 +33,8 @@ struct Transformer {
   std::int32_t padding =
       -1;  // the word whose row gets no gradient from here; PyTorch's padding_idx
   double embedding_dropout = 0, attention_dropout = 0, hidden_dropout = 0;
-  Compute compute = Compute::real;  // of the products with W
+  std::optional<std::size_t> group;  // G of shifted sparse attention, in training alone
+  Compute compute = Compute::real;   // of the products with W
 
   // Modules of a checkpoint, with # for the number of the layer.
   struct Modules {
