@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/tasks/bytes.hpp"
 #include "gradview/experiments/tasks/parallel.hpp"
 
 namespace gradview {
@@ -10,7 +11,7 @@ namespace {
 
 std::vector<TaskKind>& registry() {
   static std::vector<TaskKind> kinds{fashion_task(), teacher_task(), quadratic_task(),
-                                     parallel_task()};
+                                     parallel_task(), bytes_task()};
   return kinds;
 }
 

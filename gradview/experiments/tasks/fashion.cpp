@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <numeric>
 
@@ -17,9 +16,9 @@
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/task.hpp"
 #include "gradview/experiments/tasks/images.hpp"
+#include "gradview/experiments/tasks/pretrained.hpp"
 #include "gradview/experiments/training.hpp"
 #include "gradview/io/files.hpp"
-#include "gradview/io/safetensors.hpp"
 #include "gradview/models/mlp.hpp"
 #include "gradview/projections/registry.hpp"
 
@@ -125,46 +124,6 @@ Weights pretrained(const std::shared_ptr<const Data>& data, const Options& o, st
   return weights;
 }
 
-std::string cache_folder(const TaskContext& context) {
-  if (!context.cache.empty()) return context.cache;
-  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg)
-    return std::string(xdg) + "/gradview";
-  if (const char* home = std::getenv("HOME"); home && *home)
-    return std::string(home) + "/.cache/gradview";
-  return std::filesystem::temp_directory_path().string() + "/gradview-cache";
-}
-
-// The pre-trained network from the cache, where it is there and whole; made and kept otherwise.
-Weights cached(const std::shared_ptr<const Data>& data, const Options& o, std::uint64_t seed,
-               const std::string& folder, const std::string& key) {
-  const std::string path = fmt::format("{}/mlp-{:016x}.safetensors", folder, fnv1a(key));
-  Weights weights = data->model.initial(seed);
-  try {
-    const SafetensorsReader file(path);
-    const auto made_by = file.metadata().find("made_by");
-    if (made_by != file.metadata().end() && made_by->second == key) {
-      for (auto& [name, value] : weights) {
-        const Tensor* tensor = file.find(name);
-        Matrix stored = tensor ? file.matrix(*tensor) : Matrix();
-        if (shape_of(stored) != shape_of(value)) throw DataError(path + ": another network");
-        value = std::move(stored);
-      }
-      return weights;
-    }
-  } catch (const DataError&) {  // not there, or damaged: it is made again
-    weights = data->model.initial(seed);
-  }
-  weights = pretrained(data, o, seed);
-  std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
-  try {
-    save_safetensors(path, {weights.begin(), weights.end()}, {{"made_by", key}});
-  } catch (const IoError& error) {  // a cache that cannot be kept costs time only
-    fmt::print(stderr, "note: {}\n", error.what());
-  }
-  return weights;
-}
-
 struct Shift {
   bool classes = false;
   double degrees = 90;
@@ -248,8 +207,12 @@ TaskFamily prepare(const Spec& spec, const TaskContext& context) {
       o.pretrain_steps, o.pretrain_batch, exact(o.pretrain_lr), sizeof(Real));
   family.make = [data, o, key, cache = cache_folder(context),
                  compute = context.compute](std::uint64_t seed) {
+    const std::string made_by = fmt::format("{}; seed {}", key, seed);
     return std::make_shared<Fashion>(
-        data, cached(data, o, seed, cache, fmt::format("{}; seed {}", key, seed)), compute);
+        data,
+        cached_weights(cache, "mlp", made_by, data->model.initial(seed),
+                       [&] { return pretrained(data, o, seed); }),
+        compute);
   };
   return family;
 }
