@@ -253,10 +253,9 @@ ByteWindows::Batch ByteWindows::batch(std::span<const std::size_t> which) const 
 }
 
 Score ByteTask::loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                                   const Collect& collect) const {
+                                   const Training& training, const Collect& collect) const {
   const auto [tokens, labels] = data_->windows.front().batch(batch);
-  return data_->model.loss_and_gradients(weights, tokens, labels, {every_name(data_->model), {}},
-                                         collect);
+  return data_->model.loss_and_gradients(weights, tokens, labels, training, collect);
 }
 
 Score ByteTask::evaluate(const Weights& weights, Split split) const {

@@ -62,7 +62,7 @@ class ByteTask final : public Task {
   const Weights& start() const override { return *start_; }
   std::size_t examples() const override { return data_->windows.front().size(); }
   Score loss_and_gradients(const Weights& weights, std::span<const std::size_t> batch,
-                           const Collect& collect) const override;
+                           const Training& training, const Collect& collect) const override;
   Score evaluate(const Weights& weights, Split split) const override;
   std::vector<std::string> before_softmax() const override;
   // The mean loss at every position of the split's windows.
