@@ -139,6 +139,10 @@ void OptionSet::number(const char* key, std::optional<double>& value, const Rang
     value = checked_number(what(key), *text, range);
 }
 
+void OptionSet::text(const char* key, std::string& value, const char* absent, const char* help) {
+  if (const auto* given = declare(key, absent, help)) value = *given;
+}
+
 void OptionSet::flag(const char* key, bool& value, const char* help) {
   value = pick(key, {"false", "true"}, value ? 1 : 0, help) == 1;
 }

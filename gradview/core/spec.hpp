@@ -63,6 +63,7 @@ class OptionSet {
   void number(const char* key, std::optional<double>& value, const Range& range, const char* absent,
               const char* help);
   void flag(const char* key, bool& value, const char* help);
+  void text(const char* key, std::string& value, const char* absent, const char* help);
   template <class Enum>
   void choice(const char* key, Enum& value, std::vector<std::pair<const char*, Enum>> choices,
               const char* help) {

@@ -81,5 +81,6 @@ TaskKind function_task(std::string name, std::string summary,
 TaskKind fashion_task();
 TaskKind teacher_task();
 TaskKind quadratic_task();
+TaskKind texts_task();
 
 }  // namespace gradview

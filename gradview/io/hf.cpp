@@ -83,6 +83,12 @@ HfFolder::HfFolder(std::string folder) : folder_(std::move(folder)) {
   open_shards();
 }
 
+std::vector<std::string> HfFolder::files() const {
+  std::vector<std::string> paths;
+  for (const auto& file : files_) paths.push_back(file->path());
+  return paths;
+}
+
 void HfFolder::open_shards() {
   const auto open = [&](const std::string& name) {
     files_.push_back(std::make_unique<SafetensorsReader>(folder_ + "/" + name));

@@ -20,6 +20,7 @@ class HfFolder {
 
   const std::string& path() const { return folder_; }
   const HfConfig& config() const { return config_; }
+  std::vector<std::string> files() const;  // with the tensors
 
   // Throw DataError where the checkpoint is of another kind. `labels`: 0 for those of the config.
   Classifier classifier(Pooling pooling = Pooling::cls, std::size_t labels = 0) const;
