@@ -10,8 +10,8 @@ namespace gradview {
 namespace {
 
 std::vector<TaskKind>& registry() {
-  static std::vector<TaskKind> kinds{fashion_task(), teacher_task(), quadratic_task(),
-                                     parallel_task(), bytes_task(), texts_task()};
+  static std::vector<TaskKind> kinds{fashion_task(),  teacher_task(), quadratic_task(),
+                                     parallel_task(), bytes_task(),   texts_task()};
   return kinds;
 }
 

@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <map>
-#include <mutex>
 #include <numeric>
 
 #include "gradview/core/error.hpp"
@@ -112,23 +110,6 @@ Weights pretrained(const ByteOptions& o, const std::string& text, std::uint64_t 
   }
   return weights;
 }
-
-// One start per seed, made when it is first asked for, by one thread.
-class Starts {
- public:
-  explicit Starts(std::function<Weights(std::uint64_t)> make) : make_(std::move(make)) {}
-  std::shared_ptr<const Weights> of(std::uint64_t seed) {
-    const std::lock_guard lock(mutex_);
-    auto& start = starts_[seed];
-    if (!start) start = std::make_shared<const Weights>(make_(seed));
-    return start;
-  }
-
- private:
-  std::function<Weights(std::uint64_t)> make_;
-  std::map<std::uint64_t, std::shared_ptr<const Weights>> starts_;
-  std::mutex mutex_;
-};
 
 TaskFamily prepare(const Spec& spec, const TaskContext& context) {
   const auto o = read_options<ByteOptions>(spec);

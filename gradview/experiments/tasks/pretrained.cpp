@@ -49,4 +49,11 @@ Weights cached_weights(const std::string& folder, const std::string& kind, const
   return weights;
 }
 
+std::shared_ptr<const Weights> Starts::of(std::uint64_t seed) {
+  const std::lock_guard lock(mutex_);
+  auto& start = starts_[seed];
+  if (!start) start = std::make_shared<const Weights>(make_(seed));
+  return start;
+}
+
 }  // namespace gradview

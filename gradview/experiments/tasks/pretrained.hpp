@@ -2,6 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 
 #include "gradview/experiments/task.hpp"
@@ -15,5 +18,17 @@ std::string cache_folder(const TaskContext& context);  // its own, or the user's
 // on stderr only.
 Weights cached_weights(const std::string& folder, const std::string& kind, const std::string& key,
                        const Weights& like, const std::function<Weights()>& make);
+
+// The starts of several seeds, each made once, by whichever thread asks first.
+class Starts {
+ public:
+  explicit Starts(std::function<Weights(std::uint64_t seed)> make) : make_(std::move(make)) {}
+  std::shared_ptr<const Weights> of(std::uint64_t seed);
+
+ private:
+  std::function<Weights(std::uint64_t)> make_;
+  std::map<std::uint64_t, std::shared_ptr<const Weights>> starts_;
+  std::mutex mutex_;
+};
 
 }  // namespace gradview

@@ -235,8 +235,8 @@ TaskFamily prepare(const Spec& spec, const TaskContext& context) {
       "{}; adam {} x {} at {}; real {}",
       hash, base, sides[0], data->file.classes(), static_cast<int>(o.pooling), o.dropout, o.test,
       o.validation, o.pretrain_steps, o.pretrain_batch, exact(o.pretrain_lr), sizeof(Real));
-  auto starts = std::make_shared<Starts>(
-      [data, given = std::move(given), o, key, cache](std::uint64_t seed) {
+  auto starts =
+      std::make_shared<Starts>([data, given = std::move(given), o, key, cache](std::uint64_t seed) {
         return cached_weights(cache, "texts", fmt::format("{}; seed {}", key, seed), given,
                               [&] { return adapted_in_full(*data, given, o, seed); });
       });
