@@ -207,6 +207,19 @@ Matrix matmul(const Operand& d, const QuantisedMatrix& w) {
   return y;
 }
 
+Matrix matmul_tn(const Matrix& u, const QuantisedMatrix& w) { return matmul(transpose(u), w); }
+
+Matrix matmul_nt(const QuantisedMatrix& w, const Matrix& v) { return transpose(matmul_nt(v, w)); }
+
+Matrix columns(const QuantisedMatrix& w, std::size_t first, std::size_t count) {
+  Matrix out = uninitialized({w.shape().rows, count});
+  w.each_panel([&](std::size_t row, const Matrix& panel) {
+    const Matrix part = columns(panel, first, count);
+    std::copy_n(part.data(), part.size(), out.data() + row * count);
+  });
+  return out;
+}
+
 Matrix row_dots(const Gradient& g, const QuantisedMatrix& w) {
   require_shape("row_dots", "G", g.shape(), w.shape());
   Matrix out = zeros({w.shape().rows, 1});

@@ -73,9 +73,12 @@ class QuantisedMatrix {
 
 Matrix matmul_nt(const Operand& x, const QuantisedMatrix& w);  // x Wᵀ
 Matrix matmul(const Operand& d, const QuantisedMatrix& w);     // d W
+Matrix matmul_tn(const Matrix& u, const QuantisedMatrix& w);   // uᵀ W
+Matrix matmul_nt(const QuantisedMatrix& w, const Matrix& v);   // W vᵀ
 void add_matmul_nt(Matrix& c, double s, const Operand& x, const QuantisedMatrix& w);
 void add_matmul(Matrix& c, double s, const Operand& d, const QuantisedMatrix& w);
 Matrix row_dots(const Gradient& g, const QuantisedMatrix& w);  // ⟨G_i, W_i⟩   → m x 1
 Matrix squared_row_norms(const QuantisedMatrix& w);            // ‖W_i‖²       → m x 1
+Matrix columns(const QuantisedMatrix& w, std::size_t first, std::size_t count);  // m x count
 
 }  // namespace gradview

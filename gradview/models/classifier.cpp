@@ -51,12 +51,12 @@ Matrix Classifier::logits(const Weights& weights, const Tokens& tokens) const {
   const bool first = pooling == Pooling::cls;
   Matrix p = trunk.forward(weights, tokens, first);
   if (first) {
-    p = pooler_layer().forward(weights, p, trunk.compute);
+    p = pooler_layer().forward(weights, p, {trunk.compute});
     activate(Activation::tanh, p);
   } else {
     p = pooled(p, tokens);
   }
-  return head_layer().forward(weights, p, trunk.compute);
+  return head_layer().forward(weights, p, {trunk.compute});
 }
 
 Score Classifier::loss_and_gradients(const Weights& weights, const Tokens& tokens,
@@ -72,32 +72,34 @@ Score Classifier::loss_and_gradients(const Weights& weights, const Tokens& token
   Transformer::Pass pass;
   pass.lowest = lowest_stage(this->weights(), training.trained);
   Matrix states = trunk.forward(weights, tokens, first, &training, &pass);
-  Matrix p =
-      first ? pooler_layer().forward(weights, states, trunk.compute) : pooled(states, tokens);
+  const Dropout* const step = training.dropout_or_null();
+  const std::size_t row = tokens.first_sequence;
+  const Seen seen{trunk.compute, step, row};
+  Matrix p = first ? pooler_layer().forward(weights, states, seen) : pooled(states, tokens);
   Matrix sums;
   if (first) {
     sums = p;
     activate(Activation::tanh, p);
   }
-  mask.apply(p, tokens.first_sequence);
-  Matrix delta = head_layer().forward(weights, p, trunk.compute);
+  mask.apply(p, row);
+  Matrix delta = head_layer().forward(weights, p, seen);
   const RowScores scores = cross_entropy_rows(delta, targets, share, classes);
   const Score score{scores.loss * share, static_cast<double>(scores.correct) * share};
 
-  const Backward with{weights, training.trained, collect, trunk.compute};
+  const Backward with{weights, training.trained, collect, trunk.compute, step};
   const SharedMatrix d = gradview::share(std::move(delta));
   Lazy head_input(gradview::share(std::move(p)));
-  head_layer().collect(with, d, head_input);
+  head_layer().collect(with, d, head_input, row);
   if (pass.lowest > trunk.stages()) return score;
-  Matrix dp = head_layer().input_gradient(with, *d);
-  mask.apply(dp, tokens.first_sequence);
+  Matrix dp = head_layer().input_gradient(with, *d, row);
+  mask.apply(dp, row);
   if (first) {
     times_derivative(Activation::tanh, sums, dp);
     const SharedMatrix dsums = gradview::share(std::move(dp));
     Lazy pooler_input(gradview::share(std::move(states)));
-    pooler_layer().collect(with, dsums, pooler_input);
+    pooler_layer().collect(with, dsums, pooler_input, row);
     if (pass.lowest == trunk.stages()) return score;
-    dp = pooler_layer().input_gradient(with, *dsums);
+    dp = pooler_layer().input_gradient(with, *dsums, row);
   } else {
     dp = unpooled(dp, tokens);
   }

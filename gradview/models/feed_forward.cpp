@@ -20,7 +20,8 @@ void FeedForward::forward(const Weights& weights, const Matrix& x, const Trainin
                           bool below, Compute in, const DropoutMask& mask, std::size_t first,
                           Kept* kept, Matrix& to) const {
   std::vector<Matrix> sums;
-  for (const Linear& linear : inputs) sums.push_back(linear.forward(weights, x, in));
+  const Seen seen{in, training ? training->dropout_or_null() : nullptr, first};
+  for (const Linear& linear : inputs) sums.push_back(linear.forward(weights, x, seen));
   const bool keep = kept && (below || inputs_trained(training->trained) ||
                              output.weight_trained(training->trained));
   Matrix h;
@@ -32,18 +33,18 @@ void FeedForward::forward(const Weights& weights, const Matrix& x, const Trainin
   }
   if (keep) kept->sums = std::move(sums);
   sums.clear();
-  output.add_forward(weights, h, in, mask, first, to);
+  output.add_forward(weights, h, seen, mask, to);
 }
 
 void FeedForward::backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
-                           Matrix* dx) const {
+                           std::size_t first, Matrix* dx) const {
   {
     Lazy h([&] { return hidden(kept.sums); });
-    output.collect(with, delta, h);
+    output.collect(with, delta, h, first);
   }
   if (!dx && !inputs_trained(with.trained)) return;
   std::vector<Matrix> gradients;
-  gradients.push_back(output.input_gradient(with, *delta));
+  gradients.push_back(output.input_gradient(with, *delta, first));
   if (kept.sums.size() > 1) {
     gradients.push_back(gated_gradient(activation, kept.sums[0], kept.sums[1], gradients[0]));
   } else {
@@ -52,8 +53,8 @@ void FeedForward::backward(const Backward& with, Kept kept, const SharedMatrix& 
   kept = {};
   for (std::size_t i = inputs.size(); i-- > 0;) {
     const SharedMatrix d = share(std::move(gradients[i]));
-    inputs[i].collect(with, d, x);
-    if (dx) inputs[i].add_input_gradient(with, *d, *dx);
+    inputs[i].collect(with, d, x, first);
+    if (dx) inputs[i].add_input_gradient(with, *d, first, *dx);
   }
 }
 

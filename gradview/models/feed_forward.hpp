@@ -22,7 +22,7 @@ struct FeedForward {
                Matrix& to) const;
   // From δ = ∂L/∂y to dx += ∂L/∂x (empty for 0); dx: null where nobody asks for it.
   void backward(const Backward& with, Kept kept, const SharedMatrix& delta, Lazy& x,
-                Matrix* dx) const;
+                std::size_t first, Matrix* dx) const;
 
  private:
   bool inputs_trained(const Names& trained) const;

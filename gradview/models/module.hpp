@@ -42,6 +42,15 @@ struct Backward {
   const Names& trained;
   const Collect& collect;
   Compute compute = Compute::real;
+  const Dropout* dropout = nullptr;
+};
+
+// Of the rows that a layer is applied to: the arithmetic, and for its adapter's dropout the step and the
+// number of the first row.
+struct Seen {
+  Compute compute = Compute::real;
+  const Dropout* dropout = nullptr;
+  std::size_t first = 0;
 };
 
 // A matrix that is made when it is first asked for.
@@ -59,7 +68,15 @@ class Lazy {
   SharedMatrix made_;
 };
 
-struct Linear {  // y = x Wᵀ + b
+// y = x Wᵀ + b. With an adapter whose ΔW is beside W, because W = W₀ in 4 bits or because dropout acts
+// on its input, x̃ = x ∘ mask/(1 − p):
+//
+//     W = W₀ in 4 bits    y = x Wᵀ + x̃ ΔWᵀ           ∂L/∂x = δ W + mask/(1 − p) ∘ (δ ΔW)
+//     W = W₀ + ΔW         y = x Wᵀ + (x̃ − x) ΔWᵀ     ∂L/∂x = δ W + (mask/(1 − p) − 1) ∘ (δ ΔW)
+//
+// The projector sees G = δᵀ x̃ in both, since ΔW meets the loss as x̃ ΔWᵀ alone. Where nothing is
+// dropped, the second is y = x Wᵀ again.
+struct Linear {
   std::string module;
   Shape shape;  // m x n
   bool bias = true;
@@ -69,21 +86,25 @@ struct Linear {  // y = x Wᵀ + b
   std::string bias_name() const { return module + ".bias"; }
   void declare(std::vector<WeightSpec>& to, std::size_t stage) const;
 
-  Matrix forward(const Weights& weights, const Matrix& x, Compute in) const;
-  // to += dropout(y); `first`: the number of the first row.
-  void add_forward(const Weights& weights, const Matrix& x, Compute in, const DropoutMask& mask,
-                   std::size_t first, Matrix& to) const;
+  Matrix forward(const Weights& weights, const Matrix& x, const Seen& in) const;
+  // to += dropout(y)
+  void add_forward(const Weights& weights, const Matrix& x, const Seen& in, const DropoutMask& mask,
+                   Matrix& to) const;
   bool weight_trained(const Names& trained) const { return trained.contains(weight()); }
   bool any_trained(const Names& trained) const;
-  void collect(const Backward& with, const SharedMatrix& delta, Lazy& x) const;
-  Matrix input_gradient(const Backward& with, const Matrix& delta) const;  // δ W
-  void add_input_gradient(const Backward& with, const Matrix& delta,
+  // `first`: the number of the first row.
+  void collect(const Backward& with, const SharedMatrix& delta, Lazy& x, std::size_t first) const;
+  Matrix input_gradient(const Backward& with, const Matrix& delta, std::size_t first) const;
+  void add_input_gradient(const Backward& with, const Matrix& delta, std::size_t first,
                           Matrix& to) const;  // to: empty for 0
+
+ private:
+  class Weight;
 };
 
 // [x W₁ᵀ + b₁, x W₂ᵀ + b₂, …] in one product.
 Matrix joint_forward(const std::vector<Linear>& all, const Weights& weights, const Matrix& x,
-                     Compute in);
+                     const Seen& in);
 
 Matrix gather_rows(const Matrix& from, const std::vector<std::size_t>& rows);
 void scatter_add_rows(Matrix& to, const std::vector<std::size_t>& rows, const Matrix& from);

@@ -85,27 +85,29 @@ void SelfAttention::forward(const Weights& weights, const Matrix& x, const Rows&
   if (group && (*group < 2 || !causal)) {
     throw std::invalid_argument("SelfAttention: groups are for causal attention, of at least 2");
   }
+  const Dropout* const step = training ? training->dropout_or_null() : nullptr;
+  const Seen all{in, step, rows.tokens.first_row}, some{in, step, rows.number()};
   std::vector<Matrix> projected;
   if (rows.first_only) {
     for (const Linear& linear : inputs) {
-      const bool some = projected.empty();
-      projected.push_back(linear.forward(weights, some ? gather_rows(x, rows.firsts()) : x, in));
+      projected.push_back(projected.empty()
+                              ? linear.forward(weights, gather_rows(x, rows.firsts()), some)
+                              : linear.forward(weights, x, all));
     }
   } else {
-    projected.push_back(joint_forward(inputs, weights, x, in));
+    projected.push_back(joint_forward(inputs, weights, x, all));
   }
   turn(projected, rope, rows, false);
   const bool core = kept && (below || inputs_trained(training->trained));
   Matrix o = uninitialized({rows.count(), heads * width});
   const auto& of = std::as_const(projected);
-  const Dropout* dropped = training ? training->dropout_or_null() : nullptr;
-  for (const Part& part : parts(rows, dropped, training != nullptr)) {
+  for (const Part& part : parts(rows, step, training != nullptr)) {
     part.attention.forward(part.spans, view(of, 0), view(of, 1), view(of, 2), o,
                            core ? &kept->normalizers : nullptr);
   }
   if (core) kept->projected = std::move(projected);
   projected.clear();
-  output.add_forward(weights, o, in, mask, rows.number(), to);
+  output.add_forward(weights, o, some, mask, to);
   if (kept && output.weight_trained(training->trained)) kept->heads = share(std::move(o));
 }
 
@@ -114,7 +116,7 @@ void SelfAttention::backward(const Backward& with, Kept kept, const SharedMatrix
                              Matrix* dx) const {
   {
     Lazy o(std::exchange(kept.heads, nullptr));
-    output.collect(with, delta, o);
+    output.collect(with, delta, o, rows.number());
   }
   if (!dx && !inputs_trained(with.trained)) return;
   std::vector<Matrix> gradients;
@@ -128,7 +130,7 @@ void SelfAttention::backward(const Backward& with, Kept kept, const SharedMatrix
     gradients[i] = zeros(shape_of(gradients[i]));  // no span has these rows as keys
   }
   const auto& of = std::as_const(kept.projected);
-  const Matrix dheads = output.input_gradient(with, *delta);
+  const Matrix dheads = output.input_gradient(with, *delta, rows.number());
   for (const Part& part : parts(rows, mask, true)) {
     part.attention.backward(part.spans, view(of, 0), view(of, 1), view(of, 2), kept.normalizers,
                             dheads, view(gradients, 0), view(gradients, 1), view(gradients, 2));
@@ -139,12 +141,13 @@ void SelfAttention::backward(const Backward& with, Kept kept, const SharedMatrix
     const SharedMatrix d = share(std::move(gradients[i]));
     const bool some = rows.first_only && i == 0;
     Lazy firsts([&] { return gather_rows(*x.get(), rows.firsts()); });
-    inputs[i].collect(with, d, some ? firsts : x);
+    const std::size_t first = some ? rows.number() : rows.tokens.first_row;
+    inputs[i].collect(with, d, some ? firsts : x, first);
     if (!dx) continue;
     if (some) {
-      scatter_add_rows(*dx, rows.firsts(), inputs[i].input_gradient(with, *d));
+      scatter_add_rows(*dx, rows.firsts(), inputs[i].input_gradient(with, *d, first));
     } else {
-      inputs[i].add_input_gradient(with, *d, *dx);
+      inputs[i].add_input_gradient(with, *d, first, *dx);
     }
   }
 }

@@ -174,8 +174,8 @@ Matrix Transformer::forward(const Weights& weights, const Tokens& tokens, bool f
 
 void Transformer::backward(const Weights& weights, Pass pass, Matrix delta,
                            const Training& training, const Collect& collect, Matrix words) const {
-  const Backward with{weights, training.trained, collect, compute};
   const Dropout* dropout = training.dropout_or_null();
+  const Backward with{weights, training.trained, collect, compute, dropout};
   const Rope::Table* turns = rope ? &pass.rope : nullptr;
   Rows rows{pass.tokens, pass.first_only};
   // From ∂L/∂n_i's output to ∂L/∂its input.
@@ -222,7 +222,8 @@ void Transformer::backward(const Weights& weights, Pass pass, Matrix delta,
       attention(i / 2).backward(with, std::move(std::get<0>(pass.layers[i])), dy, h, rows, turns,
                                 dropout, to);
     } else {
-      feed_forward(i / 2).backward(with, std::move(std::get<1>(pass.layers[i])), dy, h, to);
+      feed_forward(i / 2).backward(with, std::move(std::get<1>(pass.layers[i])), dy, h,
+                                   rows.number(), to);
     }
     dy.reset();
     if (!below) return;

@@ -39,6 +39,11 @@ double squared_norms(const Factors& factors) {
   return squares;
 }
 
+const Matrix& nothing() {
+  static const Matrix none = zeros({0, 0});
+  return none;
+}
+
 }  // namespace
 
 Optimizer::Optimizer(Settings settings) : settings_(std::move(settings)) {}
@@ -47,9 +52,19 @@ Site Optimizer::new_site(const std::string& name, const Matrix& weight) const {
   return {.name = name, .weight = weight, .seed = settings_.seed, .steps = settings_.steps};
 }
 
+Site Optimizer::new_site(const std::string& name, const QuantisedMatrix& weight) const {
+  return {.name = name,
+          .weight = nothing(),
+          .seed = settings_.seed,
+          .steps = settings_.steps,
+          .quantised = &weight};
+}
+
+const Matrix& Optimizer::Slot::w() const { return weight ? *weight : nothing(); }
+
 Site Optimizer::site(const Slot& slot) const {
   return {.name = slot.name,
-          .weight = *slot.weight,
+          .weight = slot.w(),
           .seed = settings_.seed,
           .step = step_,
           .steps = settings_.steps,
@@ -58,41 +73,56 @@ Site Optimizer::site(const Slot& slot) const {
           .peers = slot.peers,
           .transports = slot.transport != Transport::keep && !slot.moments_on_weight &&
                         std::any_of(slot.moments.begin(), slot.moments.end(),
-                                    [](const Moments& m) { return m.size() > 0; })};
+                                    [](const Moments& m) { return m.size() > 0; }),
+          .quantised = slot.quantised};
 }
 
 void Optimizer::add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
                     bool before_softmax, bool decayed) {
-  for (const Slot& slot : slots_) {
-    if (slot.name == name)
-      throw std::invalid_argument("Optimizer: '" + name + "' is there already");
+  add({.name = name,
+       .weight = &weight,
+       .quantised = nullptr,
+       .shape = shape_of(weight),
+       .projector = std::move(projector),
+       .before_softmax = before_softmax},
+      decayed);
+}
+
+void Optimizer::add(const std::string& name, const QuantisedMatrix& weight,
+                    std::unique_ptr<Projector> projector, bool before_softmax) {
+  if (!projector->update()) {
+    throw std::invalid_argument("Optimizer: '" + name +
+                                "' is kept in 4 bits and does not move; its projector has no "
+                                "product that stays beside it, as lora, dora and adalora have");
   }
-  Slot slot{.name = name,
-            .weight = &weight,
-            .projector = std::move(projector),
-            .before_softmax = before_softmax,
-            .peers = 1,
-            .trained = 0,
-            .frozen = 0,
-            .coupled = 0,
-            .decoupled = 0,
-            .decays_weight = false,
-            .moments_on_weight = false,
-            .moments_of_lifted = false,
-            .moments = {},
-            .transport = Transport::reset,
-            .anchor = {},
-            .prepared = Gradient(shape_of(weight)),
-            .projected = {},
-            .gradient = Gradient(shape_of(weight)),
-            .observation = {}};
-  const Factors shapes = slot.projector->project(slot.gradient, weight);
+  add({.name = name,
+       .weight = nullptr,
+       .quantised = &weight,
+       .shape = weight.shape(),
+       .projector = std::move(projector),
+       .before_softmax = before_softmax},
+      true);
+}
+
+void Optimizer::add(Slot slot, bool decayed) {
+  for (const Slot& other : slots_) {
+    if (other.name == slot.name)
+      throw std::invalid_argument("Optimizer: '" + slot.name + "' is there already");
+  }
+  slot.prepared = slot.gradient = Gradient(slot.shape);
+  const Factors shapes = slot.projector->project(slot.gradient, slot.w());
   for (const Matrix& factor : shapes) slot.trained += factor.size();
   slot.projector->fields([&](std::string_view, Matrix& value, Role role) {
     if (role == Role::frozen) slot.frozen += value.size();
   });
   set_moments(slot, shapes);
   set_decay(slot, decayed);
+  if (slot.quantised && (slot.moments_on_weight || slot.decays_weight)) {
+    throw std::invalid_argument(
+        "Optimizer: '" + slot.name +
+        "' is kept in 4 bits: its moments and its decay are on the factors; "
+        "there are moments=factors, none, decay_on=factors, initial");
+  }
   const auto& made = *slot.projector;
   for (Slot& other : slots_) {
     const auto& others = *other.projector;
@@ -111,7 +141,7 @@ void Optimizer::set_moments(Slot& slot, const Factors& shapes) const {
       (keeps_any && (spec.moments == MomentsOn::weight ||
                      (spec.moments == MomentsOn::automatic && projector.moments_on_weight())));
   if (slot.moments_on_weight) {
-    slot.moments.push_back(spec.rule.start(shape_of(*slot.weight)));
+    slot.moments.push_back(spec.rule.start(slot.shape));
     return;
   }
   for (const Matrix& factor : shapes) slot.moments.push_back(spec.rule.start(shape_of(factor)));
@@ -145,7 +175,7 @@ void Optimizer::set_decay(Slot& slot, bool decayed) const {
                                 "' reads its state back from W; there are factors, initial");
   }
   if (slot.decoupled > 0 && spec.decay_on == DecayOn::initial) {
-    slot.anchor = slot.decays_weight ? Factors{*slot.weight} : theta;
+    slot.anchor = slot.decays_weight ? Factors{slot.w()} : theta;
   }
 }
 
@@ -194,7 +224,7 @@ bool Optimizer::wants_prepass() const {
 
 void Optimizer::prepare(const std::string& name, const Gradient& g, double share) {
   Slot& slot = find(name);
-  require_shape("Optimizer::prepare", name.c_str(), g.shape(), shape_of(*slot.weight));
+  require_shape("Optimizer::prepare", name.c_str(), g.shape(), slot.shape);
   if (step_ > 0) throw std::invalid_argument("Optimizer::prepare: training has begun");
   if (slot.projector->starts_from_gradient()) slot.prepared.add(g, share);
 }
@@ -210,7 +240,7 @@ double Optimizer::lr() const { return settings_.lr * settings_.schedule(step_, s
 
 void Optimizer::collect(const std::string& name, const Gradient& g, double share) {
   Slot& slot = find(name);
-  require_shape("Optimizer::collect", name.c_str(), g.shape(), shape_of(*slot.weight));
+  require_shape("Optimizer::collect", name.c_str(), g.shape(), slot.shape);
   if (!slot.collected) {
     if (step_ == 0) start(slot, g);
     const Stopwatch watch(seconds_.refresh);
@@ -229,13 +259,13 @@ void Optimizer::collect(const std::string& name, const Gradient& g, double share
     return;
   }
   if (slot.collected && slot.projected.empty() && moves_weight_itself(slot)) {  // one more comes
-    slot.projected = slot.projector->project(slot.gradient, *slot.weight);
+    slot.projected = slot.projector->project(slot.gradient, slot.w());
     slot.gradient = Gradient(g.shape());
   }
   if (keeps_gradient(slot)) slot.gradient.add(g, share);
   if (!slot.moments_on_weight || slot.moments_of_lifted || observing_ ||
       std::isfinite(settings_.clip)) {
-    Factors more = slot.projector->project(g, *slot.weight);
+    Factors more = slot.projector->project(g, slot.w());
     if (slot.projected.empty()) {
       slot.projected = std::move(more);
       if (share != 1) {
@@ -262,7 +292,7 @@ Factors Optimizer::direction(Slot& slot) const {
   const Projector& projector = *slot.projector;
   const Site here = site(slot);
   if (slot.moments_on_weight) {
-    Matrix g = slot.moments_of_lifted ? zeros(shape_of(*slot.weight)) : slot.gradient.materialize();
+    Matrix g = slot.moments_of_lifted ? zeros(slot.shape) : slot.gradient.materialize();
     if (slot.moments_of_lifted) {
       projector.precondition(slot.projected, here);
       projector.lift(slot.projected, g);
@@ -288,7 +318,7 @@ Factors Optimizer::direction(Slot& slot) const {
   }
   for (std::size_t k = 0; k < out.size(); ++k) {
     if (!pull.empty()) axpy(out[k], slot.coupled, pull[k]);
-    settings_.spec.rule.apply(out[k], slot.moments[k], theta.empty() ? *slot.weight : *theta[k]);
+    settings_.spec.rule.apply(out[k], slot.moments[k], theta.empty() ? slot.w() : *theta[k]);
   }
   return out;
 }
@@ -321,7 +351,7 @@ void Optimizer::observe_gradient(Slot& slot) const {
   seen.gradient = squared_norm(slot.gradient);
   seen.inner =
       squared_norms(slot.projected);  // but for dora:norm=detached, whose project is not Jᵀ
-  Matrix tangent = zeros(shape_of(*slot.weight));
+  Matrix tangent = zeros(slot.shape);
   slot.projector->lift(slot.projected, tangent);
   seen.tangent = squared_norm(tangent);
 }
@@ -365,11 +395,11 @@ double Optimizer::clip(double most) {
   for (Slot& slot : slots_) {
     if (!slot.collected) continue;
     if (slot.projected.empty() && moves_weight_itself(slot)) {
-      slot.projected = slot.projector->project(slot.gradient, *slot.weight);
+      slot.projected = slot.projector->project(slot.gradient, slot.w());
       slot.gradient = Gradient(slot.gradient.shape());
     }
     squares += slot.projected.empty()
-                   ? squared_norms(slot.projector->project(slot.gradient, *slot.weight))
+                   ? squared_norms(slot.projector->project(slot.gradient, slot.w()))
                    : squared_norms(slot.projected);
   }
   const double norm = std::sqrt(squares);
@@ -383,7 +413,7 @@ void Optimizer::drop() {
   for (Slot& slot : slots_) {
     slot.collected = false;
     slot.projected.clear();
-    slot.gradient = Gradient(shape_of(*slot.weight));
+    slot.gradient = Gradient(slot.shape);
   }
 }
 
@@ -399,22 +429,23 @@ void Optimizer::advance(Slot& slot, double clip, double lr) {
     scale(u[k], -lr * rule_rate(slot, k) * slot.projector->rate(k));
   }
   watch.emplace(seconds_.update);
-  const Matrix before = observing_ ? *slot.weight : Matrix();
+  Matrix change = observing_ && !slot.weight ? zeros(slot.shape) : Matrix();  // of ΔW, beside W
+  Matrix* const w = slot.weight ? slot.weight : observing_ ? &change : nullptr;
+  const Matrix before = observing_ ? *w : Matrix();
   decay(slot, u, lr);
   Matrix lifted;
   Matrix decayed;
   if (observing_) {
-    decayed = *slot.weight;
-    lifted = zeros(shape_of(decayed));
+    decayed = *w;
+    lifted = zeros(slot.shape);
     slot.projector->lift(u, lifted);
   }
-  slot.projector->retract({slot.gradient, slot.projected, u, lr * rule_rate(slot, 0), ruled},
-                          slot.weight);
+  slot.projector->retract({slot.gradient, slot.projected, u, lr * rule_rate(slot, 0), ruled}, w);
   if (!observing_) return;
-  slot.observation.update = squared_norm(difference(*slot.weight, before));
+  slot.observation.update = squared_norm(difference(*w, before));
   slot.observation.lifted = squared_norm(lifted);
   if (slot.projector->linear()) return;
-  Matrix moved = difference(*slot.weight, decayed);
+  Matrix moved = difference(*w, decayed);
   axpy(moved, -1, lifted);
   slot.observation.remainder = squared_norm(moved);
 }
@@ -441,7 +472,7 @@ void Optimizer::step(std::span<const double> lr) {
     advance(slot, clip, lr[k]);
     if (observing_) observation_ += slot.observation;
     slot.collected = false;
-    slot.gradient = Gradient(shape_of(*slot.weight));  // lets δ and x go
+    slot.gradient = Gradient(slot.shape);  // lets δ and x go
   }
   finish_step();
   observing_ = false;

@@ -41,9 +41,15 @@ class Optimizer {
 
   Site new_site(const std::string& name, const Matrix& weight) const;  // to make a projector with
 
+  Site new_site(const std::string& name, const QuantisedMatrix& weight) const;
+
   // `weight` must outlive the optimizer. Vectors (biases) are 1 x n under full and are not decayed.
   void add(const std::string& name, Matrix& weight, std::unique_ptr<Projector> projector,
            bool before_softmax = false, bool decayed = true);
+  // A weight that nothing moves: ΔW stays beside it (Projector::update). Throws std::invalid_argument
+  // where the method has none, or moments or decay are to be on the weight.
+  void add(const std::string& name, const QuantisedMatrix& weight,
+           std::unique_ptr<Projector> projector, bool before_softmax = false);
 
   // The pre-pass: adds share · g to the gradient that `name` starts from, where its method wants one
   // at all. Without it, such a method starts from the first gradient that is collected.
@@ -85,27 +91,32 @@ class Optimizer {
  private:
   struct Slot {
     std::string name;
-    Matrix* weight;
+    Matrix* weight;                    // null where it is kept in 4 bits
+    const QuantisedMatrix* quantised;  // else null
+    Shape shape;
     std::unique_ptr<Projector> projector;
-    bool before_softmax;
-    std::size_t peers;             // slots of this class of projectors
-    std::size_t trained;           // numbers in the factors
-    std::size_t frozen;            // numbers of frozen state
-    double coupled, decoupled;     // decay of this matrix
-    bool decays_weight;            // the decay acts on W
-    bool moments_on_weight;        // one Moments for the weight …
-    bool moments_of_lifted;        // … of J P JᵀG
-    std::vector<Moments> moments;  // per factor, or one for the weight
-    Transport transport;
-    Factors anchor;     // θ₀, for decay towards it
-    Gradient prepared;  // before the first step: of the pre-pass
+    bool before_softmax = false;
+    std::size_t peers = 1;              // slots of this class of projectors
+    std::size_t trained = 0;            // numbers in the factors
+    std::size_t frozen = 0;             // numbers of frozen state
+    double coupled = 0, decoupled = 0;  // decay of this matrix
+    bool decays_weight = false;         // the decay acts on W
+    bool moments_on_weight = false;     // one Moments for the weight …
+    bool moments_of_lifted = false;     // … of J P JᵀG
+    std::vector<Moments> moments = {};  // per factor, or one for the weight
+    Transport transport = Transport::reset;
+    Factors anchor = {};                    // θ₀, for decay towards it
+    Gradient prepared = Gradient(Shape{});  // before the first step: of the pre-pass
     // of the step under way:
     bool collected = false;
-    Factors projected;
-    Gradient gradient;
-    Observation observation;
+    Factors projected = {};
+    Gradient gradient = Gradient(Shape{});
+    Observation observation = {};
+
+    const Matrix& w() const;  // empty where it is kept in 4 bits
   };
 
+  void add(Slot slot, bool decayed);
   Slot& find(const std::string& name);
   Site site(const Slot& slot) const;
   void set_decay(Slot& slot, bool decayed) const;

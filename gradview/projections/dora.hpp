@@ -13,6 +13,10 @@
 // their lengths; in their directions it does as in any method that adds to W. A magnitude may
 // change sign but not become 0, where its row would forget its direction: it stops at 10⁻²⁰ ‖V_i‖.
 // A row of zeros has no direction and no gradient, and stays (PEFT divides by its norm: NaN).
+//
+// Beside a W₀ in 4 bits, c = magnitude/‖V‖ by rows: W = diag(c) (W₀ + s u v) is never formed, and
+//
+//     ‖V_i‖² = ‖W₀_i‖² + 2 s u_i (v W₀ᵀ)_i + s² u_i (v vᵀ) u_iᵀ
 #pragma once
 
 #include <algorithm>
@@ -47,14 +51,18 @@ class Dora final : public Projector {
   Dora(const Options& o, const Site& site)
       : s_(lora_scale(o.scaling, o.alpha.value_or(static_cast<double>(o.rank)), o.rank)),
         detached_(o.norm == Norm::detached),
-        weight_(&site.weight) {
+        weight_(&site.weight),
+        base_(site.quantised) {
     const auto [m, n] = site.shape();
     const std::size_t r = capped_rank(o.rank, site.shape());
     const double bound = 1 / std::sqrt(static_cast<double>(n));
     u_ = zeros({m, r});
     v_ = uniform({r, n}, -bound, bound, site.rng(Purpose::init));
     norms_ = zeros({m, 1});
-    for (std::size_t i = 0; i < m; ++i) norms_(i, 0) = row_norm(site.weight, i);
+    if (base_) base_squares_ = squared_row_norms(*base_);
+    for (std::size_t i = 0; i < m; ++i) {
+      norms_(i, 0) = base_ ? std::sqrt(base_squares_(i, 0)) : row_norm(site.weight, i);
+    }
     magnitude_ = norms_;
   }
   static Count count(const Options& o, Shape shape) {
@@ -68,13 +76,15 @@ class Dora final : public Projector {
   }
   Factors project(const Gradient& g, const Matrix& w) const override {
     const Matrix stretch = over(magnitude_, norms_);
-    Matrix lengths = over(row_dots(g, w), magnitude_);  // ⟨G_i, v̂_i⟩
-    Matrix du = rows_times(stretch, matmul_nt(g, v_));
+    const Matrix gv = matmul_nt(g, v_);
+    Matrix lengths = over(base_ ? base_dots(g, gv) : row_dots(g, w), magnitude_);  // ⟨G_i, v̂_i⟩
+    Matrix du = rows_times(stretch, gv);
     Matrix dv = matmul_tn(rows_times(stretch, u_), g);
     if (!detached_) {
       const Matrix along = over(lengths, norms_);  // ∂/∂V_i: … − (⟨G_i, v̂_i⟩/‖V_i‖) W_i
-      axpy(du, -1, rows_times(along, matmul_nt(w, v_)));
-      add_matmul_tn(dv, -1, rows_times(along, u_), w);
+      const Matrix pulled = rows_times(along, u_);
+      axpy(du, -1, rows_times(along, base_ ? base_times(v_) : matmul_nt(w, v_)));
+      axpy(dv, -1, base_ ? base_times_left(pulled) : matmul_tn(pulled, w));
     }
     scale(du, s_);
     scale(dv, s_);
@@ -83,8 +93,9 @@ class Dora final : public Projector {
   void lift(const Factors& d, Matrix& w) const override { push(d, true, w); }
   void unproject(const Factors& d, Matrix& w) const override { push(d, !detached_, w); }
   void retract(const Step& step, Matrix* w) override {
-    if (!w) throw std::invalid_argument("dora: rescales the rows of W, so W cannot stay frozen");
     const Factors& d = step.direction;
+    if (base_) return move_beside(d, w);
+    if (!w) throw std::invalid_argument("dora: rescales the rows of W, so W cannot stay frozen");
     const Matrix unstretch = over(norms_, magnitude_);
     const Matrix u = u_;
     move_factors(d);
@@ -106,6 +117,14 @@ class Dora final : public Projector {
     for (std::size_t k = 0; k < start.shape()[1]; ++k) squares += direction(k) * direction(k);
     return squares > 0 ? theta[2](i, 0) * direction(j) / std::sqrt(squares) : 0;
   }
+  std::optional<WeightUpdate> update() const override {  // c = magnitude/‖V‖
+    const Matrix c = over(magnitude_, norms_);
+    Matrix own = c;  // beside W₀: c − 1; inside W: 1 − 1/c
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      own.data()[i] = base_ ? c.data()[i] - 1 : c.data()[i] != 0 ? 1 - 1 / c.data()[i] : 0;
+    }
+    return WeightUpdate{{base_ ? rows_times(c, u_) : u_, v_, s_}, std::move(own)};
+  }
   void fields(const Visit& visit) override {
     visit("u", u_, Role::trained);
     visit("v", v_, Role::trained);
@@ -113,7 +132,7 @@ class Dora final : public Projector {
     visit("norms", norms_, Role::frozen);
   }
   bool linear() const override { return false; }
-  bool owns_weight() const override { return true; }
+  bool owns_weight() const override { return !base_; }
   std::string note() const override {
     const auto empty = std::count(norms_.begin(), norms_.end(), Real{0});
     if (empty == 0) return "";
@@ -128,13 +147,59 @@ class Dora final : public Projector {
     const Matrix stretch = over(magnitude_, norms_);
     push_forward(s_, rows_times(stretch, u_), v_, rows_times(stretch, d[0]), d[1], w);
     Matrix own = d[2];
+    const auto w_times = [&](const Matrix& x) {
+      return base_ ? base_times(x) : matmul_nt(*weight_, x);
+    };
     if (through_norm) {
-      Matrix along = row_dots(d[0], matmul_nt(*weight_, v_));
-      axpy(along, 1, row_dots(u_, matmul_nt(*weight_, d[1])));  // ⟨W_i, D_i⟩/s
+      Matrix along = row_dots(d[0], w_times(v_));
+      axpy(along, 1, row_dots(u_, w_times(d[1])));  // ⟨W_i, D_i⟩/s
       axpy(own, -s_, over(std::move(along), norms_));
     }
     own = over(std::move(own), magnitude_);
-    for (std::size_t i = 0; i < w.shape()[0]; ++i) add_row(w, own(i, 0), *weight_, i);
+    if (base_) {
+      add_rows(rows_times(own, stretch), 1, w);
+    } else {
+      for (std::size_t i = 0; i < w.shape()[0]; ++i) add_row(w, own(i, 0), *weight_, i);
+    }
+  }
+
+  // Beside a W₀ in 4 bits, with W = diag(c) (W₀ + s u v).
+  Matrix base_dots(const Gradient& g, const Matrix& gv) const {  // ⟨G_i, W_i⟩
+    Matrix dots = row_dots(g, *base_);
+    axpy(dots, s_, row_dots(u_, gv));
+    return rows_times(over(magnitude_, norms_), std::move(dots));
+  }
+  Matrix base_times(const Matrix& x) const {  // W xᵀ
+    Matrix y = matmul_nt(*base_, x);
+    add_matmul_nt(y, s_, u_, matmul_nt(x, v_));  // s u v xᵀ
+    return rows_times(over(magnitude_, norms_), std::move(y));
+  }
+  Matrix base_times_left(const Matrix& x) const {  // xᵀ W
+    const Matrix scaled = rows_times(over(magnitude_, norms_), x);
+    Matrix y = matmul_tn(scaled, *base_);
+    add_matmul(y, s_, matmul_tn(scaled, u_), v_);
+    return y;
+  }
+  void add_rows(const Matrix& c, double sign, Matrix& w) const {  // w += ± diag(c) (W₀ + s u v)
+    const Matrix scaled = rows_times(c, u_);
+    base_->each_panel([&](std::size_t first, const Matrix& panel) {
+      for (std::size_t i = 0; i < panel.shape()[0]; ++i) {
+        const Real by = static_cast<Real>(sign) * c(first + i, 0);
+        for (std::size_t j = 0; j < panel.shape()[1]; ++j) w(first + i, j) += by * panel(i, j);
+      }
+    });
+    add_matmul(w, sign * s_, scaled, v_);
+  }
+  void move_beside(const Factors& d, Matrix* w) {
+    if (w) add_rows(over(magnitude_, norms_), -1, *w);
+    move_factors(d);
+    Matrix squares = base_squares_;
+    axpy(squares, 2 * s_, row_dots(u_, matmul_nt(*base_, v_)));
+    axpy(squares, s_ * s_, row_dots(matmul(u_, matmul_nt(v_, v_)), u_));
+    for (std::size_t i = 0; i < squares.size(); ++i) {
+      norms_.data()[i] = std::sqrt(std::max(squares.data()[i], Real{0}));
+    }
+    if (w) add_rows(over(magnitude_, norms_), 1, *w);
   }
   // From V′_i − V_i, row k of `next`, to W_i.
   void move_row(Matrix& next, std::size_t k, bool rescaled, Real unstretch, std::size_t i,
@@ -182,6 +247,8 @@ class Dora final : public Projector {
   double s_;
   bool detached_;
   const Matrix* weight_;
+  const QuantisedMatrix* base_;  // W₀ in 4 bits; else null
+  Matrix base_squares_;          // ‖W₀_i‖², beside it
   Matrix u_, v_, magnitude_, norms_;
 };
 

@@ -128,14 +128,14 @@ class LoraGaInit final : public ZeroInit {  // and like zero while there is no g
       case Scale::weight:
         break;
     }
-    const std::vector<double> of_w = svd(place.site.weight).singular;
+    const std::vector<double> of_w = svd(place.site.whole("scale=weightS of lora_ga")).singular;
     double sum = 0;
     for (std::size_t k = 0; k < place.rank; ++k) sum += std::sqrt(of_w[k] / place.s);
     return sum / static_cast<double>(place.rank);
   }
   double peft_size(const LoraPlace& place, double first) const {
     if (scale_ != Scale::weight) return size(place);
-    return first > 0 ? svd(place.site.weight).singular[0] / first : 1;
+    return first > 0 ? svd(place.site.whole("scale=weightS of lora_ga")).singular[0] / first : 1;
   }
 
   static void clip(LoraPair& pair, const LoraPlace& place) {
@@ -144,7 +144,8 @@ class LoraGaInit final : public ZeroInit {  // and like zero while there is no g
       for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a.data()[i]));
       return static_cast<double>(most);
     };
-    const double ratio = largest(place.site.weight) / (place.s * largest(matmul(pair.u, pair.v)));
+    const double ratio = largest(place.site.whole("norm_clip of lora_ga")) /
+                         (place.s * largest(matmul(pair.u, pair.v)));
     if (!(ratio < 1)) return;
     scale(pair.u, std::sqrt(ratio));
     scale(pair.v, std::sqrt(ratio));

@@ -26,10 +26,14 @@ class PissaInit final : public LoraInit {
   }
   LoraPair start(const LoraPlace& place) const override {
     const auto [m, n] = place.shape();
-    const Matrix& w = place.site.weight;
-    if (niter_ == 0) return from(svd(w), place.rank, place.s);
-    const Matrix draw = normal({place.rank, std::min(m, n)}, 1, place.site.rng(Purpose::init));
-    return from(randomized_svd(w, place.shape(), draw, niter_), place.rank, place.s);
+    const Site& site = place.site;
+    if (niter_ == 0) {
+      return from(svd(site.whole("init=pissa without pissa_niter")), place.rank, place.s);
+    }
+    const Matrix draw = normal({place.rank, std::min(m, n)}, 1, site.rng(Purpose::init));
+    return from(site.quantised ? randomized_svd(*site.quantised, place.shape(), draw, niter_)
+                               : randomized_svd(site.weight, place.shape(), draw, niter_),
+                place.rank, place.s);
   }
   static LoraPair from(const Svd& svd, std::size_t r, double s) {
     LoraPair pair{columns(svd.u, 0, r), rows(svd.vt, 0, r)};
@@ -50,8 +54,12 @@ class OloraInit final : public LoraInit {
   using LoraInit::start;
   const char* name() const override { return "olora"; }
   LoraPair start(const LoraPlace& place) const override {
-    const Matrix& w = place.site.weight;
-    const Matrix q = transpose(orthonormal_rows(transpose(columns(w, 0, place.rank))));
+    const Site& site = place.site;
+    return site.quantised ? from(*site.quantised, place.rank) : from(site.weight, place.rank);
+  }
+  template <class W>
+  static LoraPair from(const W& w, std::size_t r) {
+    const Matrix q = transpose(orthonormal_rows(transpose(columns(w, 0, r))));
     return {q, matmul_tn(q, w)};  // R_r = Q_rᵀ W
   }
 };

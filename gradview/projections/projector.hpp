@@ -25,6 +25,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,6 +33,7 @@
 
 #include "gradview/core/gradient.hpp"
 #include "gradview/core/linalg.hpp"
+#include "gradview/core/quantised.hpp"
 #include "gradview/core/rng.hpp"
 #include "gradview/core/spec.hpp"
 #include "gradview/projections/moments.hpp"
@@ -43,7 +45,7 @@ using Factors = std::vector<Matrix>;  // one matrix per factor, in the order of 
 // What a method may look at.
 struct Site {
   std::string name;      // of the parameter; it keys the random numbers
-  const Matrix& weight;  // m x n, as it is now
+  const Matrix& weight;  // m x n, as it is now; empty where it is kept in 4 bits
   std::uint64_t seed = 0;
   std::size_t step = 0;
   std::size_t steps = 0;        // of the whole run; 0 where it is not known
@@ -51,8 +53,15 @@ struct Site {
   std::span<const Moments> moments = {};  // per factor, where they live on the factors
   std::size_t peers = 1;                  // matrices that this method sits on, this one among them
   bool transports = true;                 // do moments follow the changes that refresh returns?
+  const QuantisedMatrix* quantised = nullptr;  // W in 4 bits: what is learned stays beside it
 
-  Shape shape() const { return shape_of(weight); }
+  Shape shape() const { return quantised ? quantised->shape() : shape_of(weight); }
+  // For what needs all of W at once: throws std::invalid_argument where it is kept in 4 bits.
+  const Matrix& whole(const std::string& what) const {
+    if (!quantised) return weight;
+    throw std::invalid_argument(what + " needs all of W, and '" + name +
+                                "' is kept in 4 bits and never made whole");
+  }
   Stream rng(Purpose purpose, std::size_t at_step = 0) const {
     return {seed, purpose, name, at_step};
   }
@@ -88,6 +97,12 @@ struct LowRank {  // s u v
   Matrix u;       // m x k
   Matrix v;       // k x n
   double s;
+};
+
+// ΔW = diag(own) W + s u v, where W is what the layer holds: W₀ where ΔW stays beside it, else W₀ + ΔW.
+struct WeightUpdate {
+  LowRank product;
+  Matrix own;  // m x 1; empty for zeros
 };
 
 using Figures = std::vector<std::pair<std::string, double>>;
@@ -147,6 +162,14 @@ class Projector {
                        std::size_t j) const = 0;
   // ΔW(θ) − ΔW(θ₀) as a low-rank product, where it is one: what an exported adapter adds to W₀.
   virtual std::optional<LowRank> product() const { return std::nullopt; }
+
+  // The same, and a part of W's rows: what a layer needs to know ΔW apart from W, because W is kept
+  // in 4 bits or dropout acts on ΔW's input. None: the method works inside W alone.
+  virtual std::optional<WeightUpdate> update() const {
+    std::optional<LowRank> made = product();
+    if (!made) return std::nullopt;
+    return WeightUpdate{std::move(*made), {}};
+  }
 
   virtual void fields(const Visit&) {}                  // all state that outlives a step, by name
   virtual double rate(std::size_t) const { return 1; }  // multiplies the lr of one factor
