@@ -19,6 +19,7 @@ DRAWINGS = [("unbiased", "table.csv", b"identity,family,side,"),
             ("expressivity", "table.csv", b"target,norm,"),
             ("intrinsic", "table.csv", b"method,rank,"),
             ("cost", "table.csv", b"scenario,method,"),
+            ("where", "table.csv", b"kind,what,"),
             ("compare", "metrics.csv", b"")]
 
 
