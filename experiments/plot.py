@@ -20,6 +20,7 @@ DRAWINGS = [("unbiased", "table.csv", b"identity,family,side,"),
             ("intrinsic", "table.csv", b"method,rank,"),
             ("cost", "table.csv", b"scenario,method,"),
             ("where", "table.csv", b"kind,what,"),
+            ("context", "positions.csv", b"attention,method,"),
             ("compare", "metrics.csv", b"")]
 
 

@@ -65,6 +65,11 @@ TEST(ByteWindows, GiveEachByteAndTheNext) {
   ASSERT_EQ(some.size(), 2U);
   const std::vector<std::size_t> second = {1};
   EXPECT_EQ(some.batch(second).tokens.ids, (std::vector<std::int32_t>{'e', 'f'}));
+  const auto [cut, same] = windows.batch(second, 1);
+  EXPECT_EQ(cut.sequences.size(), 3U);
+  EXPECT_EQ(cut.positions, (std::vector<std::int32_t>{0, 0, 0}));
+  EXPECT_EQ(same, (std::vector<std::int32_t>{'e', 'f', 'g'}));
+  expect_error<std::invalid_argument>("cannot be cut", [&] { windows.batch(second, 2); });
   expect_error<DataError>("fewer than a window", [] { ByteWindows("abc", 3); });
 }
 
@@ -105,6 +110,11 @@ TEST_F(Bytes, LossesByPositionHaveTheLossAsTheirMean) {
     }
     EXPECT_EQ(task->model().trunk.rope->factor, shift[0] == 'l' ? 4 : 1);
     EXPECT_EQ(*task->model().trunk.group, 8U);
+    const std::vector<double> whole = task->losses(task->start(), Split::test);
+    const std::vector<double> cut = task->losses(task->start(), Split::test, 4);
+    for (std::size_t t = 0; t < whole.size(); ++t) {  // the first four bytes have no more to see
+      EXPECT_EQ(std::abs(whole[t] - cut[t]) < 1e-12, t < 4) << t;
+    }
   }
 }
 

@@ -219,7 +219,11 @@ ByteWindows::ByteWindows(std::string_view piece, std::size_t length, std::size_t
   }
 }
 
-ByteWindows::Batch ByteWindows::batch(std::span<const std::size_t> which) const {
+ByteWindows::Batch ByteWindows::batch(std::span<const std::size_t> which, std::size_t cut) const {
+  if (cut == 0 || length_ % cut != 0) {
+    throw std::invalid_argument(
+        fmt::format("windows of {} bytes cannot be cut into sequences of {}", length_, cut));
+  }
   Batch made;
   std::vector<std::int32_t> ids;
   for (const std::size_t i : which) {
@@ -229,7 +233,7 @@ ByteWindows::Batch ByteWindows::batch(std::span<const std::size_t> which) const 
       made.labels.push_back(static_cast<unsigned char>(window[t + 1]));
     }
   }
-  made.tokens = pack(ids, std::vector<std::uint8_t>(ids.size(), 1), length_);
+  made.tokens = pack(ids, std::vector<std::uint8_t>(ids.size(), 1), cut);
   return made;
 }
 
@@ -256,12 +260,13 @@ Score ByteTask::evaluate(const Weights& weights, Split split) const {
   return mean;
 }
 
-std::vector<double> ByteTask::losses(const Weights& weights, Split split) const {
+std::vector<double> ByteTask::losses(const Weights& weights, Split split, std::size_t cut,
+                                     const LanguageModel& by) const {
   const ByteWindows& windows = of(split);
   std::vector<double> sums(windows.length());
   for (std::size_t i = 0; i < windows.size(); ++i) {
-    const auto [tokens, labels] = windows.batch(std::span(&i, 1));
-    const Matrix z = data_->model.logits(weights, tokens);
+    const auto [tokens, labels] = windows.batch(std::span(&i, 1), cut > 0 ? cut : windows.length());
+    const Matrix z = by.logits(weights, tokens);
     for (std::size_t t = 0; t < sums.size(); ++t) {
       const Real* at = z.data() + t * kBytes;
       const double largest = *std::max_element(at, at + kBytes);

@@ -42,7 +42,8 @@ class ByteWindows {
     Tokens tokens;
     std::vector<std::int32_t> labels;  // of every row
   };
-  Batch batch(std::span<const std::size_t> which) const;
+  Batch batch(std::span<const std::size_t> which) const { return batch(which, length_); }
+  Batch batch(std::span<const std::size_t> which, std::size_t cut) const;
 
  private:
   std::string_view piece_;
@@ -65,8 +66,13 @@ class ByteTask final : public Task {
                            const Training& training, const Collect& collect) const override;
   Score evaluate(const Weights& weights, Split split) const override;
   std::vector<std::string> before_softmax() const override;
-  // The mean loss at every position of the split's windows.
-  std::vector<double> losses(const Weights& weights, Split split) const;
+  // The mean loss at every position of the split's windows, which are whole or cut into sequences of
+  // `cut` bytes, each from position 0 on; by another model where one is given.
+  std::vector<double> losses(const Weights& weights, Split split, std::size_t cut = 0) const {
+    return losses(weights, split, cut, model());
+  }
+  std::vector<double> losses(const Weights& weights, Split split, std::size_t cut,
+                             const LanguageModel& by) const;
   const LanguageModel& model() const { return data_->model; }
 
  private:
