@@ -160,6 +160,12 @@ TEST(TokenFile, RefusesWhatTheModelHasNoRowsFor) {
   trunk.positions = 3;
   expect_error<DataError>("position 3 in row 1, the model has 3",
                           [&] { tokens.require_fits(trunk); });
+  auto lonely = small();
+  lonely["attention_mask"].values = {1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 1};
+  const Written apart(lonely);
+  tokens.require_next();
+  expect_error<DataError>("row 1 has no token that another one follows",
+                          [&] { TokenFile(apart.path()).require_next(); });
   trunk.rope = Rope{};
   tokens.require_fits(trunk);
   expect_error<DataError>("label 2 in row 0, expected 0 to 1",
@@ -185,6 +191,8 @@ TEST(TextModel, SaysTheSameInEveryWay) {
     const auto ignore = [](const std::string&, const Gradient&) {};
     EXPECT_NEAR(model.loss_and_gradients(weights, batch, {}, ignore).loss, whole.loss, 1e-12);
     Matrix logits = model.logits(weights, tokens);
+    EXPECT_NEAR(model.score_of(logits, batch).loss, whole.loss, 1e-12);
+    EXPECT_EQ(logits.shape()[1], model.outputs());
     const double share = 1 / static_cast<double>(batch.units());
     EXPECT_NEAR(cross_entropy_rows(logits, batch.labels, 1, model.classes()).loss * share,
                 whole.loss, 1e-12);

@@ -38,7 +38,8 @@ struct Adapter {
   std::string task_type;      // SEQ_CLS, CAUSAL_LM; may be empty
   std::string base;           // base_model_name_or_path; may be empty
 
-  double scale(const Module& module) const;  // s
+  double scale(const Module& module) const;            // s
+  void set_scale(Module& module, double scale) const;  // its alpha, by its rank
 };
 
 // A LoRA module with the product s u v: alpha = s r, or s √r under rslora.
@@ -48,8 +49,9 @@ Adapter::Module lora_module(std::string path, LowRank product, bool rslora = fal
 // or not supported, by name, and the missing and unexpected tensors, both listed.
 Adapter read_peft(const std::string& folder, const std::vector<WeightSpec>& specs);
 
-// IoError; std::invalid_argument where a module is not in the model or PEFT has no such adapter. The
-// two files are replaced one after the other, the tensors last.
+// std::invalid_argument where a module is not in the model or PEFT has no such adapter.
+void check_peft(const Adapter& adapter, const std::vector<WeightSpec>& specs);
+// The same, and IoError. The two files are replaced one after the other, the tensors last.
 void write_peft(const std::string& folder, const Adapter& adapter,
                 const std::vector<WeightSpec>& specs);
 

@@ -43,6 +43,11 @@ double Adapter::scale(const Module& module) const {
   return module.alpha / (rslora ? std::sqrt(r) : r);
 }
 
+void Adapter::set_scale(Module& module, double scale) const {
+  module.alpha = 1;
+  if (method != "vera") module.alpha = scale / this->scale(module);
+}
+
 Adapter::Module lora_module(std::string path, LowRank product, bool rslora) {
   Adapter::Module module{std::move(path), {}, product.v.shape()[0], 0};
   const auto r = static_cast<double>(module.rank);

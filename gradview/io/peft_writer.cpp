@@ -112,10 +112,13 @@ Frames shared_frames(const Adapter& adapter) {
   return frames;
 }
 
-}  // namespace
+struct Prepared {
+  SafetensorsWriter::Shapes shapes;
+  std::vector<Matrix> values;
+  std::string config;
+};
 
-void write_peft(const std::string& folder, const Adapter& adapter,
-                const std::vector<WeightSpec>& specs) {
+Prepared prepared(const Adapter& adapter, const std::vector<WeightSpec>& specs) {
   const peft::Tuner& tuner = peft::tuner_of(adapter.method);
   const std::map<std::string, peft::Place> places = peft::places_of(specs);
   if (adapter.modules.empty()) throw std::invalid_argument("write_peft: there is no module");
@@ -219,8 +222,18 @@ void write_peft(const std::string& folder, const Adapter& adapter,
     config["tinit"] = config["tfinal"] = 0;
   }
   if (adapter.method == "lokr") set_kronecker(config, adapter, places);
-  const std::string text = config.dump(2) + "\n";
+  return {std::move(shapes), std::move(values), config.dump(2) + "\n"};
+}
 
+}  // namespace
+
+void check_peft(const Adapter& adapter, const std::vector<WeightSpec>& specs) {
+  prepared(adapter, specs);
+}
+
+void write_peft(const std::string& folder, const Adapter& adapter,
+                const std::vector<WeightSpec>& specs) {
+  const auto [shapes, values, text] = prepared(adapter, specs);
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw IoError(folder + ": cannot be made: " + error.message());

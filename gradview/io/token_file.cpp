@@ -125,6 +125,15 @@ void TokenFile::require_labels(std::size_t first, std::size_t last) const {
   }
 }
 
+void TokenFile::require_next() const {
+  for (std::size_t row = 0; row < rows_; ++row) {
+    const std::uint8_t* kept = mask_.data() + row * length_;
+    bool any = false;
+    for (std::size_t p = 0; p + 1 < length_; ++p) any = any || (kept[p] && kept[p + 1]);
+    if (!any) fail("row " + std::to_string(row) + " has no token that another one follows");
+  }
+}
+
 Tokens TokenFile::batch(std::span<const std::size_t> rows, bool keep_first) const {
   std::vector<std::int32_t> ids, types;
   std::vector<std::uint8_t> mask;

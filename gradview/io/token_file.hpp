@@ -31,6 +31,8 @@ class TokenFile {
   void require_fits(const Transformer& trunk) const;
   // DataError where there are no labels, or one is outside [first, last).
   void require_labels(std::size_t first, std::size_t last) const;
+  // DataError where a row has no token that another one follows, so that there is nothing to predict.
+  void require_next() const;
 
   // The rows of these numbers, packed (see pack). std::invalid_argument where one is not there.
   Tokens batch(std::span<const std::size_t> rows, bool keep_first) const;

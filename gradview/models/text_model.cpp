@@ -45,10 +45,17 @@ TextBatch TextModel::batch(Tokens tokens, std::span<const std::int32_t> labels) 
 
 Score TextModel::score(const Weights& weights, const TextBatch& batch) const {
   if (!classifies()) return language_model().loss(weights, batch.tokens, batch.labels);
-  Matrix logits = classifier().logits(weights, batch.tokens);
+  return score_of(classifier().logits(weights, batch.tokens), batch);
+}
+
+std::size_t TextModel::outputs() const {
+  return classifies() ? classifier().labels : trunk().vocabulary;
+}
+
+Score TextModel::score_of(Matrix logits, const TextBatch& batch) const {
   const RowScores scores = cross_entropy_rows(logits, batch.labels, 0, classes_);
   const auto rows = static_cast<double>(scores.rows);
-  if (scores.rows == 0) throw std::invalid_argument("TextModel: no sequence has a label");
+  if (scores.rows == 0) throw std::invalid_argument("TextModel: nothing has a label");
   return {scores.loss / rows, static_cast<double>(scores.correct) / rows};
 }
 

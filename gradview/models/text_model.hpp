@@ -42,7 +42,9 @@ class TextModel {
   Score score(const Weights& weights, const TextBatch& batch) const;
   Score loss_and_gradients(const Weights& weights, const TextBatch& batch, const Training& training,
                            const Collect& collect) const;
+  std::size_t outputs() const;                                        // classes, or words
   Matrix logits(const Weights& weights, const Tokens& tokens) const;  // of sequences, or of tokens
+  Score score_of(Matrix logits, const TextBatch& batch) const;
 
  private:
   std::variant<Classifier, LanguageModel> model_;
