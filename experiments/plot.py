@@ -21,6 +21,7 @@ DRAWINGS = [("unbiased", "table.csv", b"identity,family,side,"),
             ("cost", "table.csv", b"scenario,method,"),
             ("where", "table.csv", b"kind,what,"),
             ("context", "positions.csv", b"attention,method,"),
+            ("finetune", "log.csv", b"step,loss,"),
             ("compare", "metrics.csv", b"")]
 
 

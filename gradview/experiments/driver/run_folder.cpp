@@ -25,8 +25,9 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 // Options that may differ between a run and its continuation: none of them changes a result.
-const std::set<std::string> kFree{"out",   "overwrite", "resume", "jobs",
-                                  "quiet", "data",      "cache",  "group-by"};
+const std::set<std::string> kFree{"out",   "overwrite", "resume",     "jobs",    "quiet",
+                                  "data",  "cache",     "group-by",   "threads", "save",
+                                  "merge", "predict",   "save-every", "no-plot"};
 
 bool is_run_folder(const fs::path& path) { return fs::exists(path / "run.json"); }
 
@@ -74,9 +75,9 @@ std::string cpu_model() {
 }  // namespace
 
 void FolderFlags::declare(Flags& flags) {
-  flags.text("out", out, "DIR", "run folder; without it runs/<experiment>-<time>");
+  flags.text(option, out, "DIR", "run folder; without it runs/<experiment>-<time>");
   flags.flag("overwrite", overwrite, "replace the results in an existing run folder");
-  flags.flag("resume", resume, "go on with the run in --out, skipping what is finished");
+  flags.flag("resume", resume, "go on with the run in --" + option + ", skipping what is finished");
 }
 
 RunFolder::RunFolder(const std::string& experiment, const FolderFlags& flags) {
@@ -84,7 +85,8 @@ RunFolder::RunFolder(const std::string& experiment, const FolderFlags& flags) {
     throw std::invalid_argument("--overwrite and --resume contradict each other; give one of them");
   }
   if (flags.resume && flags.out.empty()) {
-    throw std::invalid_argument("--resume needs the run folder, given with --out DIR");
+    throw std::invalid_argument("--resume needs the run folder, given with --" + flags.option +
+                                " DIR");
   }
   path_ = flags.out;
   if (path_.empty()) {
@@ -100,7 +102,7 @@ RunFolder::RunFolder(const std::string& experiment, const FolderFlags& flags) {
       resuming_ = true;
       keep_ = true;
     } else if (!flags.overwrite) {
-      throw IoError(path_ + " exists; give --overwrite, --resume or another --out");
+      throw IoError(path_ + " exists; give --overwrite, --resume or another --" + flags.option);
     } else if (!empty && !is_run_folder(path_)) {
       throw IoError(path_ + " is not a run folder (it has no run.json); it is not overwritten");
     }

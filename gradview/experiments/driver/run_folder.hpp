@@ -10,7 +10,7 @@
 namespace gradview {
 
 struct FolderFlags {
-  std::string out;
+  std::string option = "out", out = {};  // the name of the flag, and its value
   bool overwrite = false, resume = false;
   void declare(Flags& flags);
 };
