@@ -31,7 +31,7 @@ constexpr std::size_t kKept = std::size_t{256} << 20;
 
 struct Kept {
   std::mutex mutex;
-  std::multimap<std::size_t, void*> blocks;  // by size
+  std::multimap<std::size_t, void*> blocks;  // by capacity
   std::size_t bytes = 0;
 };
 
@@ -50,6 +50,13 @@ std::size_t stagger() {
   return count++ % kStaggers * kStagger;
 }
 
+// What a block can hold is noted in the cache line in front of it.
+constexpr std::size_t kNote = 64;
+
+std::size_t& capacity_of(void* block) {
+  return *reinterpret_cast<std::size_t*>(static_cast<std::byte*>(block) - kNote);
+}
+
 void delete_block(void* block) {
   auto address = reinterpret_cast<std::uintptr_t>(block);
   address &= ~(static_cast<std::uintptr_t>(kHugePage) - 1);  // where it was before the stagger
@@ -57,14 +64,16 @@ void delete_block(void* block) {
 }
 
 void* new_block(std::size_t bytes) {
-  const std::size_t offset = stagger();
+  const std::size_t offset = kNote + stagger(), capacity = bytes;
   bytes += offset;
   void* block = ::operator new(bytes, kHugePage);
 #ifdef __linux__
   const std::size_t whole_pages = bytes & ~(static_cast<std::size_t>(kHugePage) - 1);
   if (whole_pages > 0) madvise(block, whole_pages, MADV_HUGEPAGE);  // advice: may fail
 #endif
-  return static_cast<std::byte*>(block) + offset;
+  block = static_cast<std::byte*>(block) + offset;
+  capacity_of(block) = capacity;
+  return block;
 }
 
 // A container that swaps its memory with another's knows nothing of whose it was; the address does.
@@ -105,10 +114,13 @@ void* allocate_buffer(std::size_t bytes) {
   Kept& all = kept();
   {
     const std::lock_guard lock(all.mutex);
-    if (const auto found = all.blocks.find(bytes); found != all.blocks.end()) {
+    // The smallest that is large enough, unless a third of it would be left over: batches of texts
+    // differ in size, and blocks of every size there was are no use.
+    const auto found = all.blocks.lower_bound(bytes);
+    if (found != all.blocks.end() && found->first <= bytes + bytes / 2) {
       void* block = found->second;
+      all.bytes -= found->first;
       all.blocks.erase(found);
-      all.bytes -= bytes;
       return block;
     }
   }
@@ -120,10 +132,11 @@ void release_buffer(void* buffer, std::size_t bytes) noexcept {
   if (bytes < kLarge) return ::operator delete(buffer, kCacheLine);
   try {
     Kept& all = kept();
+    const std::size_t capacity = capacity_of(buffer);
     const std::lock_guard lock(all.mutex);
-    if (all.bytes + bytes <= kKept) {
-      all.blocks.emplace(bytes, buffer);
-      all.bytes += bytes;
+    if (all.bytes + capacity <= kKept) {
+      all.blocks.emplace(capacity, buffer);
+      all.bytes += capacity;
       return;
     }
   } catch (...) {  // no memory for the note: give the block back
