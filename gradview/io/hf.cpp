@@ -208,14 +208,14 @@ Weights HfFolder::read(const std::vector<WeightSpec>& specs, std::uint64_t seed,
   return weights;
 }
 
-void HfFolder::write(const std::string& folder, const Classifier& model,
-                     const Weights& weights) const {
+void HfFolder::write(const std::string& folder, const Classifier& model, const Weights& weights,
+                     const std::vector<std::string>& labels) const {
   if (model.pooling != Pooling::cls) {
     throw std::invalid_argument(
         folder + ": a classifier that pools by mean cannot be written; transformers' pools by cls");
   }
   write(folder, model.weights(), weights,
-        rewritten_hf_config(config_text_, "BertForSequenceClassification", model.labels));
+        rewritten_hf_config(config_text_, "BertForSequenceClassification", model.labels, labels));
 }
 
 void HfFolder::write(const std::string& folder, const LanguageModel& model,

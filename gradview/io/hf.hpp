@@ -34,7 +34,9 @@ class HfFolder {
 
   // A folder that transformers loads, with the tokenizer's files of this one. It appears whole, or
   // not at all: IoError, also where it is there already.
-  void write(const std::string& folder, const Classifier& model, const Weights& weights) const;
+  // `labels` names the classes, or is empty.
+  void write(const std::string& folder, const Classifier& model, const Weights& weights,
+             const std::vector<std::string>& labels = {}) const;
   void write(const std::string& folder, const LanguageModel& model, const Weights& weights) const;
 
  private:

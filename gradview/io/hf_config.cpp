@@ -259,17 +259,17 @@ HfConfig parse_hf_config(const std::string& path, const std::string& text) {
 }
 
 std::string rewritten_hf_config(const std::string& text, const std::string& architecture,
-                                std::size_t labels) {
+                                std::size_t labels, const std::vector<std::string>& given) {
   json object = parsed("config.json", text);
   object["architectures"] = {architecture};
   const char* dtype = object.contains("dtype") ? "dtype" : "torch_dtype";
   object[dtype] = sizeof(Real) == 4 ? "float32" : "float64";
   const auto old = object.find("id2label");
   const std::size_t had = old == object.end() ? 2 : old->size();
-  if (labels > 0 && labels != had) {
+  if (labels > 0 && (labels != had || given.size() == labels)) {
     json names = json::object(), numbers = json::object();
     for (std::size_t i = 0; i < labels; ++i) {
-      const std::string name = "LABEL_" + std::to_string(i);
+      const std::string name = given.size() == labels ? given[i] : "LABEL_" + std::to_string(i);
       names[std::to_string(i)] = name;
       numbers[name] = i;
     }

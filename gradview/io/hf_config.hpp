@@ -23,8 +23,9 @@ struct HfConfig {
 HfConfig parse_hf_config(const std::string& path, const std::string& text);
 
 // The text with what a written folder needs: the class of transformers that loads it, its labels
-// (none: as they are) and the dtype of the values.
+// (none: as they are), their names (none: LABEL_0 …, or as they are where there are as many) and the
+// dtype of the values.
 std::string rewritten_hf_config(const std::string& text, const std::string& architecture,
-                                std::size_t labels);
+                                std::size_t labels, const std::vector<std::string>& names = {});
 
 }  // namespace gradview

@@ -37,6 +37,7 @@ struct Adapter {
   std::string bias = "none";  // none, all, lora_only
   std::string task_type;      // SEQ_CLS, CAUSAL_LM; may be empty
   std::string base;           // base_model_name_or_path; may be empty
+  double dropout = 0;  // of the adapter's input, as it was trained; written where PEFT has it
 
   double scale(const Module& module) const;            // s
   void set_scale(Module& module, double scale) const;  // its alpha, by its rank

@@ -113,7 +113,7 @@ Spec peft_spec(const Adapter& adapter, const Adapter::Module& module, Spec more)
 }
 
 void take_up(const Adapter& adapter, const Adapter::Module& module, const Spec& spec,
-             Projector& projector, Matrix& w) {
+             Projector& projector, Shape shape, Matrix* w) {
   const double s = scale_of(spec, projector), wanted = adapter.scale(module);
   if (!(std::abs(s - wanted) <= 1e-9 * std::abs(wanted))) {
     throw std::invalid_argument(to_string(spec) + " scales by " + exact(s) +
@@ -149,9 +149,9 @@ void take_up(const Adapter& adapter, const Adapter::Module& module, const Spec& 
     const auto factor = module.factors.find(std::string(name));
     d = factor == module.factors.end() ? zeros(shape_of(d)) : difference(factor->second, d);
   });
-  const Gradient none(shape_of(w));
-  const Factors zero = projector.project(none, w);
-  projector.retract({none, zero, direction, 0}, &w);
+  const Gradient none(shape);
+  const Factors zero = projector.project(none, w ? *w : zeros({0, 0}));
+  projector.retract({none, zero, direction, 0}, w);
   each([](const Matrix& from, Matrix& to, Role role) {
     if (role == Role::trained) to = from;  // to the last bit
   });

@@ -25,9 +25,10 @@ Adapter::Module peft_module(const Adapter& adapter, const std::string& path, con
 // that is empty) with the module's rank and scale. std::invalid_argument where it has others.
 Spec peft_spec(const Adapter& adapter, const Adapter::Module& module, Spec more);
 
-// The projector, fresh on `w`, gets the module's factors, and w ← w + what they make of it.
+// The projector, fresh on a weight of that shape, gets the module's factors, and w ← w + what they make
+// of it; null w: the adapter stays beside it.
 // std::invalid_argument where it has no such factors, or others.
 void take_up(const Adapter& adapter, const Adapter::Module& module, const Spec& spec,
-             Projector& projector, Matrix& w);
+             Projector& projector, Shape shape, Matrix* w);
 
 }  // namespace gradview

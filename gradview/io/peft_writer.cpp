@@ -209,7 +209,7 @@ Prepared prepared(const Adapter& adapter, const std::vector<WeightSpec>& specs) 
   if (std::string(tuner.type) == "LORA") {
     config["use_rslora"] = adapter.rslora;
     config["use_dora"] = adapter.method == "dora";
-    config["lora_dropout"] = 0.0;
+    config["lora_dropout"] = adapter.dropout;
     config["init_lora_weights"] = true;
   }
   if (tuner.turned) {
