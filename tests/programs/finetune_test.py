@@ -173,6 +173,73 @@ def test_parts():
     check("  [N, 4], with their names", logits(WORK / "a")[0] == [9, 4] and json.loads(load(WORK / "a")[1]["labels"]) == ["x", "y", "z", "w"])
 
 
+def test_four_bits():
+    """QLoRA: the linear layers in 4 bits, the adapter beside them, and the same predictions from what is saved. Dropout on its input."""
+    for kind, model, target in ((BERT, CLASSIFY, "query|value"), (LLAMA, ("--model", LLAMA, *LM), "q_proj|down_proj")):
+        for spec in ("lora:rank=2,alpha=3", "lora:rank=2,alpha=3,init=symmetric", "adalora:rank=2,target=1,alpha=3"):
+            out = Path(tempfile.mkdtemp(dir=WORK)) / "run"
+            good(f"{spec} beside nf4", *model, "--projector", spec, "--target", target, "--frozen", "nf4", "--steps", 8, "--save", out, "--predict", WORK / "a")
+            again = ("--model", kind, "--eval", EVAL, "--task", "classify" if kind is BERT else "lm", "--adapter", out, "--steps", 0)
+            good("  its adapter", *again, "--frozen", "nf4", "--predict", WORK / "b")
+            good("  on the weights as they are", *again, "--predict", WORK / "c")
+            a, b, c = (logits(WORK / name) for name in "abc")
+            size = max(map(abs, a[1]))
+            check("  the same predictions, and others in float", apart(a, b) <= 1e-5 * size and apart(a, c) > 1e-3 * size, f"{apart(a, b)} {apart(a, c)}")
+    bad("--frozen with --merge", 2, "contradict", *CLASSIFY, *LORA, "--frozen", "nf4", "--merge", "--save", WORK / "never")
+    bad("--frozen without an adapter", 2, "", *CLASSIFY, "--projector", "galore:rank=2", "--target", "query", "--frozen", "nf4", "--save", WORK / "never")
+    for dropout in ("0", "0.5"):
+        good(f"--lora-dropout {dropout}", *CLASSIFY, *LORA, "--no-shuffle", "--no-dropout", "--lora-dropout", dropout, "--steps", 8, "--save", WORK / ("drop" + dropout))
+    check("  is another training", losses(WORK / "drop0") != losses(WORK / "drop0.5"))
+    check("  and is recorded", json.loads((WORK / "drop0.5/adapter_config.json").read_text())["lora_dropout"] == 0.5)
+    bad("--lora-dropout without a product", 2, "has no product", *CLASSIFY, "--projector", "galore:rank=2", "--target", "query", "--lora-dropout", 0.1, "--save", WORK / "never")
+
+
+def script(name, *args):
+    return subprocess.run([sys.executable, Path(__file__).resolve().parents[2] / "scripts" / name, *map(str, args)], capture_output=True, text=True, check=False)
+
+
+def test_text():
+    """scripts/tokenize --bytes and scripts/wordnet-glosses: what they write, and what they refuse."""
+    table = WORK / "text.tsv"
+    table.write_text('text\tlabel\nab\tyes\n"c ""d"""\tno\nlonger\tyes\n')
+    done = script("tokenize", "--bytes", "--input", table, "--output", WORK / "t", "--max-length", 5)
+    tensors, words = load(WORK / "t")
+    check("tokenize: bytes, cut and padded", done.returncode == 0 and tensors["input_ids"] == ([3, 5], array("i", list(b"ab\0\0\0" + b'c "d"' + b"longe")))
+          and tensors["attention_mask"][1] == array("i", [1, 1, 0, 0, 0] + [1] * 10), done.stderr)
+    check("  labels in order of their names", list(tensors["labels"][1]) == [1, 0, 1] and json.loads(words["labels"]) == ["no", "yes"])
+    lines = WORK / "more.jsonl"
+    lines.write_text('{"text": "x", "label": "yes"}\n\n{"text": "y", "label": 0}\n')
+    done = script("tokenize", "--bytes", "--input", lines, "--output", WORK / "t2", "--labels-of", WORK / "t")
+    check("  numbered as in another file", done.returncode == 0 and list(load(WORK / "t2")[0]["labels"][1]) == [1, 0], done.stderr)
+    book = WORK / "book.txt"
+    book.write_text("ä" + "b" * 10)
+    done = script("tokenize", "--bytes", "--input", book, "--output", WORK / "t3", "--blocks", "--max-length", 4)
+    check("  blocks", done.returncode == 0 and load(WORK / "t3")[0]["input_ids"] == ([3, 4], array("i", list("äbbbbbbbbbb".encode()))), done.stderr)
+    for what, code, says, args in (
+            ("a column that is not there", 3, "no column 'body'; there are text, label", ("--input", table, "--text", "body")),
+            ("a label that training has not", 3, "label 'maybe' is not among", ("--input", lines.with_name("l.jsonl"), "--labels-of", WORK / "t")),
+            ("a file that is not there", 3, "nowhere", ("--input", WORK / "nowhere.txt")), ("fewer tokens than a block", 3, "fewer than a block", ("--input", book, "--blocks"))):
+        lines.with_name("l.jsonl").write_text('{"text": "x", "label": "maybe"}\n')
+        done = script("tokenize", "--bytes", "--output", WORK / "never", *args)
+        check(f"tokenize: {what}", done.returncode == code and says in done.stderr and len(done.stderr.splitlines()) == 1 and not (WORK / "never").exists(), done.stderr)
+    words = texts("words", words={"labels": json.dumps(["a", "b", "c"])})
+    good("names of classes", *CLASSIFY[:2], "--train", words, *CLASSIFY[4:], *LORA, "--steps", 2, "--merge", "--save", WORK / "names")
+    config = json.loads((WORK / "names/merged/config.json").read_text())
+    check("  are those of the merged model", config["id2label"] == {"0": "a", "1": "b", "2": "c"} and config["label2id"]["c"] == 2)
+
+    folder = WORK / "wordnet"
+    folder.mkdir()
+    synset = '00000001 {:02} n 01 word 0 000 | {}  \n'
+    for part, rows in {"noun": [(5, 'an animal; "it barked"'), (20, "a plant"), (3, "both")], "verb": [(38, "to move"), (30, "both")], "adj": [], "adv": []}.items():
+        (folder / f"data.{part}").write_text("  1 licence\n" + "".join(synset.format(*row) for row in rows))
+    done = script("wordnet-glosses", "--folder", folder)
+    check("wordnet-glosses: no examples, no text of two classes", sorted(done.stdout.splitlines()) == ["a plant\tnoun.plant", "an animal\tnoun.animal", "text\tlabel", "to move\tverb.motion"], done.stdout)
+    apart = [script("wordnet-glosses", "--folder", folder, *args).stdout.splitlines()[1:] for args in (("--take", 1), ("--skip", 1))]
+    check("  --take and --skip part the same order", sum(apart, []) == done.stdout.splitlines()[1:])
+    check("  nouns alone", len(script("wordnet-glosses", "--folder", folder, "--parts", "noun").stdout.splitlines()) == 3)
+    check("  a folder without it: 3", script("wordnet-glosses", "--folder", WORK).returncode == 3)
+
+
 def test_order():
     """--no-shuffle takes the rows of the file; the seed is the order otherwise; dropout can be turned off."""
     def run(name, *more):
@@ -302,7 +369,7 @@ def test_bad_input():
     bad("merged into tied weights", 3, "is the head as well", "--model", tied, "--task", "lm", *using, "--adapter", embedded)
 
 
-tests = (test_round_trip, test_parts, test_order, test_resume, test_bad_input)
+tests = (test_round_trip, test_parts, test_four_bits, test_text, test_order, test_resume, test_bad_input)
 try:
     for test in tests:
         before = time.perf_counter()

@@ -61,6 +61,10 @@ class Session {
   std::string merged() const { return folder_->file("merged"); }
 
   void require_some_result() const {
+    if (settings_.in_four_bits()) {
+      throw std::invalid_argument("nothing could be saved: " + job_->no_adapter() +
+                                  ", and weights in 4 bits cannot be merged");
+    }
     if (!settings_.classifies() || settings_.pooling == "cls") return;
     throw std::invalid_argument("nothing could be saved: " + job_->no_adapter() +
                                 ", and transformers has no classifier that pools by mean");

@@ -66,7 +66,7 @@ class Planner {
         tied_(model.tied()),
         fresh_(fresh.begin(), fresh.end()) {
     for (const std::string& name : model.head()) head_.insert(name);
-    if (settings.adapts() && !settings.projector.empty()) {
+    if (!settings.projector.empty()) {
       projector_ = parse_spec(settings.projector);
       all_biases_ = find_projector(projector_.name).trains_biases;
     }
@@ -133,7 +133,7 @@ class Planner {
   void decide(const WeightSpec& spec, TunedWeight& planned) const {
     const bool vector = spec.stored == Stored::vector;
     planned.saved = whole_.contains(planned.module) || fresh_.contains(spec.name);
-    if (!settings_.adapts()) return;
+    if (!settings_.adapts() && !settings_.in_four_bits()) return;
     const Spec full{"full", {}};
     if (whole_.contains(planned.module)) {
       planned.projector = full;

@@ -39,9 +39,10 @@ FineTuning::FineTuning(const FineTuneSettings& settings)
   if (!settings.adapter.empty()) given_ = read_peft(settings.adapter, specs_);
   weights_ = hf_.read(specs_, settings.seed, &fresh_);
   plan_ = plan_finetune(settings, *model_, given_ ? &*given_ : nullptr, fresh_);
-  if (settings.adapts()) {
+  if (settings.in_four_bits()) quantise();
+  if (settings.adapts() || settings.in_four_bits()) {
     adapt();
-    find_adapter_form();
+    if (settings.adapts()) find_adapter_form();
   } else if (given_) {
     merge(*given_, weights_, model_->tied());
   }
@@ -71,11 +72,17 @@ std::size_t FineTuning::count_labels() const {
 void FineTuning::make_model() {
   if (settings_.classifies()) {
     const Pooling pooling = settings_.pooling == "cls" ? Pooling::cls : Pooling::mean;
-    model_.emplace(hf_.classifier(pooling, count_labels()));
+    Classifier classifier = hf_.classifier(pooling, count_labels());
+    if (settings_.no_dropout) classifier.dropout = 0;
+    model_.emplace(std::move(classifier));
   } else {
     model_.emplace(hf_.language_model());
   }
-  model_->trunk().compute = settings_.compute.resolve("finetune");
+  Transformer& trunk = model_->trunk();
+  trunk.compute = settings_.compute.resolve("finetune");
+  if (settings_.no_dropout) {
+    trunk.embedding_dropout = trunk.attention_dropout = trunk.hidden_dropout = 0;
+  }
   specs_ = model_->weights();
   for (const TokenFile* file : {train(), eval()}) {
     if (!file) continue;
@@ -107,27 +114,67 @@ void FineTuning::adapt() {
       model_->classifies() ? model_->head().front() : model_->language_model().head_weight();
   for (TunedWeight& planned : plan_) {
     if (!planned.projector) continue;
-    Matrix& w = weights_[planned.name];
-    const bool before_softmax = planned.name == softmax && model_->tied().empty();
-    const Site site{.name = planned.name,
-                    .weight = w,
-                    .seed = settings_.seed,
-                    .steps = settings_.steps,
-                    .before_softmax = before_softmax};
-    auto projector = make_projector(*planned.projector, site);
-    planned.note = projector->note();
-    if (given_ && planned.adapted) {
-      for (const Adapter::Module& module : given_->modules) {
-        if (module.path != planned.module) continue;
-        take_up(*given_, module, *planned.projector, *projector, w);
-        planned.note += planned.note.empty() ? "from the adapter" : "; from the adapter";
-      }
-    }
-    const bool vector = planned.shape.rows == 1;
-    optimizer_.add(planned.name, w, std::move(projector), before_softmax, !vector);
+    attach(planned, planned.name == softmax && model_->tied().empty());
     if (planned.trained > 0) trained_.insert(planned.name);
   }
-  if (trained_.empty()) throw std::invalid_argument("--projector: nothing is trained");
+  if (settings_.adapts() && trained_.empty()) {
+    throw std::invalid_argument("--projector: nothing is trained");
+  }
+}
+
+// The matrices of linear layers, those apart that are trained whole or are tables or heads.
+void FineTuning::quantise() {
+  const FourBit type = four_bit(settings_.frozen);
+  const std::vector<std::string> head = model_->head();
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const WeightSpec& spec = specs_[i];
+    const bool kept =
+        spec.stored == Stored::vector || spec.stage == 0 || plan_[i].saved ||
+        (plan_[i].projector && !plan_[i].adapted) ||
+        std::find(head.begin(), head.end(), spec.name) != head.end() ||
+        (!model_->classifies() && spec.name == model_->language_model().head_weight());
+    if (kept) continue;
+    weights_.quantise(spec.name, type);
+    plan_[i].note = settings_.frozen;
+  }
+}
+
+void FineTuning::attach(TunedWeight& planned, bool before_softmax) {
+  static const Matrix none = zeros({0, 0});
+  const QuantisedMatrix* quantised = weights_.quantised(planned.name);
+  Matrix* w = quantised ? nullptr : &weights_[planned.name];
+  const Site site{.name = planned.name,
+                  .weight = w ? *w : none,
+                  .seed = settings_.seed,
+                  .steps = settings_.steps,
+                  .before_softmax = before_softmax,
+                  .quantised = quantised};
+  auto projector = make_projector(*planned.projector, site);
+  const auto note = [&](const std::string& more) {
+    if (!more.empty()) planned.note += (planned.note.empty() ? "" : "; ") + more;
+  };
+  note(projector->note());
+  if (given_ && planned.adapted) {
+    for (const Adapter::Module& module : given_->modules) {
+      if (module.path != planned.module) continue;
+      take_up(*given_, module, *planned.projector, *projector, planned.shape, w);
+      note("from the adapter");
+    }
+  }
+  const double dropout = planned.adapted ? settings_.lora_dropout : 0;
+  if (dropout > 0 && !projector->update()) {
+    throw std::invalid_argument("--lora-dropout: " + to_string(*planned.projector) +
+                                " has no product that could stay beside W, as lora has");
+  }
+  if (quantised) {
+    optimizer_.add(planned.name, *quantised, std::move(projector), before_softmax);
+  } else {
+    const bool vector = planned.shape.rows == 1;
+    optimizer_.add(planned.name, *w, std::move(projector), before_softmax, !vector);
+  }
+  if (quantised || dropout > 0) {
+    weights_.put_beside(planned.name, {&optimizer_.projector(planned.name), dropout});
+  }
 }
 
 void FineTuning::find_adapter_form() {
@@ -183,8 +230,7 @@ TextBatch FineTuning::batch(const TokenFile& file, std::span<const std::size_t> 
 }
 
 Score FineTuning::collect(const TextBatch& batch, std::size_t step, const Collect& collect) const {
-  Training training{.trained = trained_, .dropout = {}};
-  if (!settings_.no_dropout) training.dropout = Dropout{settings_.seed, step};
+  const Training training{trained_, Dropout{settings_.seed, step}};
   return model_->loss_and_gradients(weights_, batch, training, collect);
 }
 
@@ -233,13 +279,22 @@ Score FineTuning::evaluate(const std::string& predict) const {
   return mean.value();
 }
 
+// Of the texts' classes, where a file has as many.
+std::vector<std::string> FineTuning::label_names() const {
+  for (const TokenFile* file : {train(), eval()}) {
+    if (model_->classifies() && file && file->label_names().size() == model_->outputs()) {
+      return file->label_names();
+    }
+  }
+  return {};
+}
+
 std::unique_ptr<SafetensorsWriter> FineTuning::predictions(const std::string& path) const {
   std::vector<std::size_t> shape{eval_->size(), model_->outputs()};
   if (!model_->classifies()) shape.insert(shape.begin() + 1, eval_->length());
   Metadata metadata;
-  const TokenFile& named = train_ && !train_->label_names().empty() ? *train_ : *eval_;
-  if (!named.label_names().empty()) {
-    metadata["labels"] = nlohmann::json(named.label_names()).dump();
+  if (const auto names = label_names(); !names.empty()) {
+    metadata["labels"] = nlohmann::json(names).dump();
   }
   const SafetensorsWriter::Shapes shapes{{"logits", shape}};
   return std::make_unique<SafetensorsWriter>(path, shapes, metadata);
@@ -276,6 +331,7 @@ Adapter FineTuning::adapter() {
   out.method = method_;
   out.task_type = model_->classifies() ? "SEQ_CLS" : "CAUSAL_LM";
   out.base = settings_.model;
+  out.dropout = settings_.lora_dropout;
   out.bias = given_ && settings_.bias == "none" ? given_->bias : settings_.bias;
   for (const TunedWeight& planned : plan_) {
     if (planned.adapted) {
@@ -298,7 +354,7 @@ void FineTuning::write_adapter(const std::string& folder) { write_peft(folder, a
 
 void FineTuning::write_merged(const std::string& folder) const {
   if (model_->classifies()) {
-    hf_.write(folder, model_->classifier(), weights_);
+    hf_.write(folder, model_->classifier(), weights_, label_names());
   } else {
     hf_.write(folder, model_->language_model(), weights_);
   }

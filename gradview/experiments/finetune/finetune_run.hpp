@@ -51,8 +51,11 @@ class FineTuning {
  private:
   void read_data();
   std::size_t count_labels() const;
+  std::vector<std::string> label_names() const;
   void make_model();
   void adapt();
+  void quantise();
+  void attach(TunedWeight& planned, bool before_softmax);
   Adapter adapter();
   void find_adapter_form();
   std::vector<std::size_t> next_rows(BatchOrder& order, std::size_t step) const;

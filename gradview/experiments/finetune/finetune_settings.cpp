@@ -29,6 +29,10 @@ void FineTuneSettings::declare(Flags& flags) {
   flags.text("schedule", schedule, "SPEC", "constant | linear | cosine, with :warmup=N,final=F");
   flags.number("clip", clip, positive, "none", "largest norm of all factor gradients");
   flags.flag("no-dropout", no_dropout, "train without the dropout that the checkpoint asks for");
+  flags.number("lora-dropout", lora_dropout, {.least = 0, .most = 1, .open_above = true},
+               "of the adapter's input: x̃ in y = W₀ x + ΔW x̃");
+  flags.choice("frozen", frozen, {"float", "nf4", "int4"},
+               "how the matrices of linear layers are kept: as they are, or in 4 bits (QLoRA)");
   flags.choice("pooling", pooling, {"cls", "mean"},
                "of a classifier: tanh(dense(first token)), or the mean of the hidden states");
   flags.count("labels", labels, {.least = 2, .most = 1000000}, "of --train, or of the checkpoint",
@@ -92,6 +96,12 @@ void FineTuneSettings::finish(const Flags& flags) {
   if (merge && classifies() && pooling == "mean") {
     throw std::invalid_argument(
         "--merge and --pooling mean contradict each other: transformers' classifier pools by cls");
+  }
+  if (in_four_bits()) {
+    flags.exclude("frozen", "merge");
+    if (projector.empty() && adapter.empty()) {
+      throw std::invalid_argument("--frozen " + frozen + " needs a --projector or an --adapter");
+    }
   }
   if (!projector.empty()) check_projector(parse_spec(projector));
   make_optimizer_spec(parse_spec(optimizer));

@@ -13,8 +13,10 @@ namespace gradview {
 
 struct FineTuneSettings {
   std::string model, train, eval, task = "classify", projector, target, optimizer = "adamw";
-  std::string schedule = "linear", adapter, predict, pooling = "cls", bias = "none", save_modules;
+  std::string frozen = "float", schedule = "linear", adapter, predict, pooling = "cls",
+              bias = "none", save_modules;
   std::optional<double> lr, clip;
+  double lora_dropout = 0;
   std::optional<std::size_t> labels;
   std::size_t steps = 1000, batch_size = 16, eval_every = 0, save_every = 100, init_batches = 8;
   std::size_t seed = 0, threads = 1;
@@ -28,6 +30,7 @@ struct FineTuneSettings {
 
   bool classifies() const { return task == "classify"; }
   bool adapts() const { return steps > 0; }
+  bool in_four_bits() const { return frozen != "float"; }
   bool saves() const { return adapts() || merge || !folder.out.empty(); }
   Optimizer::Settings optimizer_settings() const;
 };
