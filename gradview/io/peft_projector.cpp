@@ -88,6 +88,17 @@ Adapter::Module peft_module(const Adapter& adapter, const std::string& path, con
   return module;
 }
 
+std::optional<LowRank> product_on_mutated_base(Projector& projector) {
+  const auto whole = projector.product();
+  if (!whole || !fields_of(projector).contains("u0")) return std::nullopt;
+  LowRank own{{}, {}, whole->s};
+  projector.fields([&](std::string_view name, Matrix& value, Role) {
+    if (name == "u") own.u = value;
+    if (name == "v") own.v = value;
+  });
+  return own;
+}
+
 Spec peft_spec(const Adapter& adapter, const Adapter::Module& module, Spec more) {
   if (more.name.empty()) more.name = adapter.method;
   if (more.find("init")) {

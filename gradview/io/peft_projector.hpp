@@ -21,6 +21,10 @@ bool peft_rslora(const Spec& spec);
 Adapter::Module peft_module(const Adapter& adapter, const std::string& path, const Spec& spec,
                             Shape shape, Projector& projector);
 
+// Of a start with a product of its own: s u v alone, which belongs on the base W₀ − s u₀ v₀, that is on
+// W − s u v. Nothing where the start has none.
+std::optional<LowRank> product_on_mutated_base(Projector& projector);
+
 // The spec of a projector that can take the module's factors: `more` (its name the adapter's where
 // that is empty) with the module's rank and scale. std::invalid_argument where it has others.
 Spec peft_spec(const Adapter& adapter, const Adapter::Module& module, Spec more);

@@ -136,6 +136,22 @@ def test_round_trip():
     check("the configuration names base and task", config["task_type"] == "CAUSAL_LM" and config["base_model_name_or_path"] == str(LLAMA))
 
 
+def test_mutated_base():
+    """A start with a product of its own, on the base that it leaves: rank r there, the same predictions."""
+    for model, target, spec in ((CLASSIFY, "query|value", "lora:rank=2,alpha=5,init=pissa"),
+                                (("--model", LLAMA, *LM), "v_proj", "lora:rank=2,alpha=3,scaling=rslora,init=lora_ga")):
+        out = Path(tempfile.mkdtemp(dir=WORK)) / "run"
+        good(f"{spec} with its mutated base", *model, "--projector", spec, "--target", target, "--steps", 12, "--save", out, "--mutated-base",
+             "--predict", WORK / "a")
+        config = json.loads((out / "adapter_config.json").read_text())
+        check("  has its own rank and alpha, and names the base", config["r"] == 2 and abs(config["lora_alpha"] - (5 if "pissa" in spec else 3)) < 1e-6 and
+              config["base_model_name_or_path"] == str(out / "base"), config)
+        good("  predicts again", "--model", out / "base", *model[4:], "--adapter", out, "--steps", 0, "--predict", WORK / "b")
+        made = logits(WORK / "a")
+        off = apart(made, logits(WORK / "b")) / max(map(abs, made[1]))
+        check("  the same, within 3e-6", off <= 3e-6, off)
+
+
 def test_parts():
     """Biases, further modules, whole models; what PEFT has no form for."""
     out = WORK / "parts"
@@ -363,13 +379,14 @@ def test_bad_input():
     bad("an adapter of another method", 2, "galore", *classify(), "--adapter", adapter, "--projector", "galore:rank=2")
     bad("a target that leaves the adapter out", 2, "leaves out", *classify(), "--adapter", adapter, "--target", "query")
 
+    bad("a mutated base of a start that leaves it", 2, "--mutated-base is for starts", *classify(), *LORA, "--lr", 0.01, "--mutated-base")
     tied = checkpoint("llama_tied")
     embedded = WORK / "embedded"
     good("LoRA on embeddings", "--model", LLAMA, *LM, "--projector", "lora:rank=2", "--target", "embed_tokens", "--steps", 2, "--save", embedded)
     bad("merged into tied weights", 3, "is the head as well", "--model", tied, "--task", "lm", *using, "--adapter", embedded)
 
 
-tests = (test_round_trip, test_parts, test_four_bits, test_text, test_order, test_resume, test_bad_input)
+tests = (test_round_trip, test_mutated_base, test_parts, test_four_bits, test_text, test_order, test_resume, test_bad_input)
 try:
     for test in tests:
         before = time.perf_counter()

@@ -59,6 +59,7 @@ class Session {
   bool writes_merged() const { return settings_.merge || (settings_.adapts() && !saves_adapter()); }
   std::string checkpoint() const { return folder_->file("checkpoint.safetensors"); }
   std::string merged() const { return folder_->file("merged"); }
+  std::string base() const { return folder_->file("base"); }
 
   void require_some_result() const {
     if (settings_.in_four_bits()) {
@@ -96,7 +97,8 @@ class Session {
     if (folder_->resuming()) require_unfinished();
     if (!folder_->resuming()) {  // of a run that is overwritten
       std::error_code ignored;
-      for (const char* old : {"checkpoint.safetensors", "adapter_model.safetensors", "merged"}) {
+      for (const char* old :
+           {"checkpoint.safetensors", "adapter_model.safetensors", "merged", "base"}) {
         fs::remove_all(folder_->file(old), ignored);
       }
     }
@@ -195,6 +197,11 @@ class Session {
     }
     log_->flush();
     log_->keep();
+    if (saves_adapter() && settings_.adapts() && settings_.mutated_base) {
+      std::error_code ignored;
+      fs::remove_all(base(), ignored);  // of a call that was stopped
+      job_->write_mutated_base(base());
+    }
     if (saves_adapter() && (settings_.adapts() || !settings_.adapter.empty())) {
       job_->write_adapter(folder_->path());
     }

@@ -190,6 +190,12 @@ void FineTuning::find_adapter_form() {
       return;
     }
     method_ = method;
+    if (settings_.mutated_base && !product_on_mutated_base(optimizer_.projector(planned.name))) {
+      throw std::invalid_argument(
+          "--mutated-base is for starts with a product of their own (pissa, olora, lora_ga, "
+          "symmetric), and " +
+          to_string(*planned.projector) + " leaves the base as it is");
+    }
   }
   if (method_.empty()) {
     no_adapter_ = "no matrix is adapted";
@@ -330,7 +336,7 @@ Adapter FineTuning::adapter() {
   Adapter out;
   out.method = method_;
   out.task_type = model_->classifies() ? "SEQ_CLS" : "CAUSAL_LM";
-  out.base = settings_.model;
+  out.base = settings_.mutated_base ? settings_.folder.out + "/base" : settings_.model;
   out.dropout = settings_.lora_dropout;
   out.bias = given_ && settings_.bias == "none" ? given_->bias : settings_.bias;
   for (const TunedWeight& planned : plan_) {
@@ -340,7 +346,11 @@ Adapter FineTuning::adapter() {
     }
   }
   for (const TunedWeight& planned : plan_) {
-    if (planned.adapted) {
+    if (planned.adapted && settings_.mutated_base) {
+      out.modules.push_back(
+          lora_module(planned.module, *product_on_mutated_base(optimizer_.projector(planned.name)),
+                      out.rslora));
+    } else if (planned.adapted) {
       out.modules.push_back(peft_module(out, planned.module, *planned.projector, planned.shape,
                                         optimizer_.projector(planned.name)));
     }
@@ -352,12 +362,24 @@ Adapter FineTuning::adapter() {
 
 void FineTuning::write_adapter(const std::string& folder) { write_peft(folder, adapter(), specs_); }
 
-void FineTuning::write_merged(const std::string& folder) const {
+void FineTuning::write_model(const std::string& folder, const Weights& weights) const {
   if (model_->classifies()) {
-    hf_.write(folder, model_->classifier(), weights_, label_names());
+    hf_.write(folder, model_->classifier(), weights, label_names());
   } else {
-    hf_.write(folder, model_->language_model(), weights_);
+    hf_.write(folder, model_->language_model(), weights);
   }
+}
+
+void FineTuning::write_merged(const std::string& folder) const { write_model(folder, weights_); }
+
+void FineTuning::write_mutated_base(const std::string& folder) {
+  Weights base = weights_;
+  for (const TunedWeight& planned : plan_) {
+    if (!planned.adapted) continue;
+    const auto [u, v, s] = *product_on_mutated_base(optimizer_.projector(planned.name));
+    add_matmul(base[planned.name], -s, u, v);
+  }
+  write_model(folder, base);
 }
 
 }  // namespace gradview

@@ -47,6 +47,7 @@ class FineTuning {
   void skip_to(std::size_t step);       // in the order of the texts
   void write_adapter(const std::string& folder);
   void write_merged(const std::string& folder) const;
+  void write_mutated_base(const std::string& folder);
 
  private:
   void read_data();
@@ -57,6 +58,7 @@ class FineTuning {
   void quantise();
   void attach(TunedWeight& planned, bool before_softmax);
   Adapter adapter();
+  void write_model(const std::string& folder, const Weights& weights) const;
   void find_adapter_form();
   std::vector<std::size_t> next_rows(BatchOrder& order, std::size_t step) const;
   TextBatch batch(const TokenFile& file, std::span<const std::size_t> rows) const;

@@ -1,5 +1,7 @@
 #include "gradview/experiments/finetune/finetune_settings.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <stdexcept>
 
@@ -48,6 +50,9 @@ void FineTuneSettings::declare(Flags& flags) {
   flags.count("save-every", save_every, {.least = 1}, "steps between two checkpoints");
   flags.text("adapter", adapter, "DIR", "PEFT adapter to go on from");
   flags.flag("merge", merge, "write SAVE/merged too: the whole model, which transformers loads");
+  flags.flag("mutated-base", mutated_base,
+             "after pissa, olora, lora_ga or symmetric: an adapter of rank r on SAVE/base, which "
+             "the start's product is taken out of; without, of rank 2r on the model itself");
   flags.text("predict", predict, "FILE",
              "safetensors: logits of --eval at the end, in its order [N, classes]; lm: [N, L, V]");
   flags.count("eval-every", eval_every, {.least = 0}, "steps; 0: at the start and at the end");
@@ -93,9 +98,11 @@ void FineTuneSettings::finish(const Flags& flags) {
       }
     }
   }
-  if (merge && classifies() && pooling == "mean") {
+  if ((merge || mutated_base) && classifies() && pooling == "mean") {
     throw std::invalid_argument(
-        "--merge and --pooling mean contradict each other: transformers' classifier pools by cls");
+        fmt::format("--{} and --pooling mean contradict each other: transformers' classifier pools "
+                    "by cls",
+                    merge ? "merge" : "mutated-base"));
   }
   if (in_four_bits()) {
     flags.exclude("frozen", "merge");

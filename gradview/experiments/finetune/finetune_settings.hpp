@@ -20,8 +20,8 @@ struct FineTuneSettings {
   std::optional<std::size_t> labels;
   std::size_t steps = 1000, batch_size = 16, eval_every = 0, save_every = 100, init_batches = 8;
   std::size_t seed = 0, threads = 1;
-  bool merge = false, no_shuffle = false, no_dropout = false, no_plot = false, quick = false,
-       quiet = false;
+  bool merge = false, mutated_base = false, no_shuffle = false, no_dropout = false, no_plot = false,
+       quick = false, quiet = false;
   FolderFlags folder{.option = "save"};
   ComputeFlag compute;
 
