@@ -106,6 +106,7 @@ void FineTuneSettings::finish(const Flags& flags) {
   }
   if (in_four_bits()) {
     flags.exclude("frozen", "merge");
+    flags.exclude("frozen", "mutated-base");
     if (projector.empty() && adapter.empty()) {
       throw std::invalid_argument("--frozen " + frozen + " needs a --projector or an --adapter");
     }
