@@ -184,6 +184,13 @@ def test_parts():
     good("mean pooling", *CLASSIFY, *LORA, "--pooling", "mean", "--steps", 8, "--save", WORK / "mean", "--predict", WORK / "a")
     good("  and back", *CLASSIFY[:2], *CLASSIFY[4:], "--pooling", "mean", "--adapter", WORK / "mean", "--steps", 0, "--predict", WORK / "b")
     check("  within 3e-6", apart(logits(WORK / "a"), logits(WORK / "b")) <= 3e-6)
+    def unlabelled(tensors):
+        del tensors["labels"]
+    unknown = texts("unknown", 5, change=unlabelled)
+    done = good("texts without labels are predicted", *CLASSIFY[:4], "--eval", unknown, *CLASSIFY[6:], *LORA, "--steps", 4, "--save", WORK / "unknown-run", "--predict", WORK / "a")
+    check("  and not scored", logits(WORK / "a")[0] == [5, 3] and done.stdout.split()[-4] == "-" and not (WORK / "unknown-run/metrics.csv").exists(), done.stdout)
+    good("  without training", "--model", BERT, "--eval", unknown, "--adapter", WORK / "unknown-run", "--steps", 0, "--predict", WORK / "b")
+    check("  the same", apart(logits(WORK / "a"), logits(WORK / "b")) <= 1e-5)
     names = texts("named", words={"labels": json.dumps(["x", "y", "z", "w"])})
     good("a new head of as many classes as are named", *CLASSIFY[:2], "--train", names, *CLASSIFY[4:], *LORA, "--steps", 2, "--save", WORK / "new", "--predict", WORK / "a")
     check("  [N, 4], with their names", logits(WORK / "a")[0] == [9, 4] and json.loads(load(WORK / "a")[1]["labels"]) == ["x", "y", "z", "w"])

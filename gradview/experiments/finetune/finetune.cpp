@@ -181,8 +181,10 @@ class Session {
   }
 
   void evaluate(std::size_t step) {
-    if (!job_->eval()) return;
-    const Score score = job_->evaluate(step == settings_.steps ? settings_.predict : "");
+    const bool predicts = step == settings_.steps && !settings_.predict.empty();
+    if (!job_->scored() && !predicts) return;
+    const Score score = job_->evaluate(predicts ? settings_.predict : "");
+    if (!job_->scored()) return;
     if (step == 0) start_ = score;
     end_ = score;
     log_->evaluation(step, score, job_->lr(), job_->state_bytes(), train_seconds_);
@@ -192,7 +194,7 @@ class Session {
 
   void save() {
     if (!folder_) return;
-    if (!settings_.adapts() && job_->eval()) {
+    if (!settings_.adapts() && job_->scored()) {
       log_->evaluation(0, end_, 0, 0, 0);
     }
     log_->flush();
@@ -221,7 +223,7 @@ class Session {
                  {"tokens", tokens_},
                  {"train_seconds", train_seconds_},
                  {"peak_megabytes", std::round(megabytes_at_most())}};
-    if (job_->eval()) {
+    if (job_->scored()) {
       summary["start"] = {{"loss", start_.loss}, {"accuracy", start_.accuracy}};
       summary["end"] = {{"loss", end_.loss}, {"accuracy", end_.accuracy}};
     }
@@ -238,7 +240,7 @@ class Session {
             "start_loss", "start_accuracy", "loss", "accuracy", "train_seconds"};
   }
   std::vector<std::string> cells() const {
-    const auto measured = [&](double x) { return job_->eval() ? exact(x) : std::string(); };
+    const auto measured = [&](double x) { return job_->scored() ? exact(x) : std::string(); };
     return {settings_.projector,
             settings_.optimizer,
             settings_.lr ? exact(*settings_.lr) : "",
@@ -252,7 +254,7 @@ class Session {
   }
 
   void print_result() const {
-    const auto shown = [&](double x) { return job_->eval() ? fmt::format("{:.4f}", x) : "-"; };
+    const auto shown = [&](double x) { return job_->scored() ? fmt::format("{:.4f}", x) : "-"; };
     fmt::print("{:>6}  {:>10}  {:>10}  {:>14}  {:>8}  {:>8}  {:>9}  {:>8}\n", "steps", "trained",
                "start loss", "start accuracy", "loss", "accuracy", "tokens/s", "peak MB");
     fmt::print("{:>6}  {:>10}  {:>10}  {:>14}  {:>8}  {:>8}  {:>9}  {:>8.0f}\n", settings_.steps,

@@ -27,6 +27,8 @@ class FineTuning {
   const TextModel& model() const { return *model_; }
   const TokenFile* train() const { return train_ ? &*train_ : nullptr; }
   const TokenFile* eval() const { return eval_ ? &*eval_ : nullptr; }
+  // Has --eval labels? Without them it can be predicted all the same.
+  bool scored() const { return eval_ && (eval_->labelled() || !model_->classifies()); }
   // Why there will be no adapter but a merged model; empty where there will be one.
   const std::string& no_adapter() const { return no_adapter_; }
 
@@ -40,7 +42,7 @@ class FineTuning {
   };
   void prepare();  // before the first step, for methods that start from a gradient
   Done step();     // where the loss is not finite, nothing moves
-  // Of --eval; its logits go to the file `predict`, where one is named.
+  // Of --eval, NaN where it is not scored; its logits go to the file `predict`, where one is named.
   Score evaluate(const std::string& predict = "") const;
 
   void visit(const StateVisit& visit);  // all that a checkpoint needs
