@@ -386,7 +386,7 @@ def test_bad_input():
     bad("an adapter of another method", 2, "galore", *classify(), "--adapter", adapter, "--projector", "galore:rank=2")
     bad("a target that leaves the adapter out", 2, "leaves out", *classify(), "--adapter", adapter, "--target", "query")
 
-    bad("a mutated base of a start that leaves it", 2, "--mutated-base is for starts", *classify(), *LORA, "--lr", 0.01, "--mutated-base")
+    bad("a mutated base of a start that leaves it", 2, "--mutated-base is for starts", *classify(), *LORA, "--mutated-base")
     tied = checkpoint("llama_tied")
     embedded = WORK / "embedded"
     good("LoRA on embeddings", "--model", LLAMA, *LM, "--projector", "lora:rank=2", "--target", "embed_tokens", "--steps", 2, "--save", embedded)
