@@ -118,6 +118,13 @@ TEST(Embedding, AddsRowsAndTheirGradients) {
   Matrix g = zeros({5, 3});
   add_embedding_gradient(g, towards, ids);
   EXPECT_TRUE(is_gradient(g, table, [&] { return dot(output(), towards); }));
+  const Gradient few = embedding_gradient(5, towards, ids);
+  EXPECT_EQ(few.materialize(), g);
+  EXPECT_TRUE(few.factored());  // two rows of the five
+  Matrix frozen = zeros({5, 3});
+  add_embedding_gradient(frozen, towards, ids, 4);
+  EXPECT_EQ(embedding_gradient(5, towards, ids, 4).materialize(), frozen);
+  EXPECT_TRUE(embedding_gradient(5, towards, std::vector<std::int32_t>(3, 4), 4).empty());
   Matrix y = zeros({1, 3});
   EXPECT_THROW(add_embedding(y, table, std::vector<std::int32_t>{5}, "token"),
                std::invalid_argument);

@@ -1,7 +1,10 @@
 #include "gradview/models/embedding.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gradview/core/parallel.hpp"
 
@@ -35,6 +38,26 @@ void add_embedding_gradient(Matrix& g, const Matrix& delta, std::span<const std:
     const Real* from = delta.data() + t * d;
     for (std::size_t i = 0; i < d; ++i) to[i] += from[i];
   }
+}
+
+Gradient embedding_gradient(std::size_t vocabulary, const Matrix& delta,
+                            std::span<const std::int32_t> ids, std::int32_t frozen) {
+  std::vector<std::size_t> index;  // in order
+  for (const std::int32_t id : ids) {
+    if (id != frozen) index.push_back(static_cast<std::size_t>(id));
+  }
+  std::sort(index.begin(), index.end());
+  index.erase(std::unique(index.begin(), index.end()), index.end());
+  const std::size_t d = delta.shape()[1];
+  if (index.empty()) return Gradient(Shape{vocabulary, d});
+  std::vector<std::int32_t> places;
+  for (const std::int32_t id : ids) {
+    const auto at = std::lower_bound(index.begin(), index.end(), static_cast<std::size_t>(id));
+    places.push_back(id == frozen ? -1 : static_cast<std::int32_t>(at - index.begin()));
+  }
+  Matrix g = zeros({index.size(), d});
+  add_embedding_gradient(g, delta, places);
+  return Gradient::rows(vocabulary, std::move(index), share(std::move(g)));
 }
 
 }  // namespace gradview

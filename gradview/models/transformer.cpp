@@ -239,7 +239,7 @@ void Transformer::backward(const Weights& weights, Pass pass, Matrix delta,
                          const std::vector<std::int32_t>& ids, Matrix g, std::int32_t frozen = -1) {
     const std::string name = module + ".weight";
     if (!training.trained.contains(name)) return;
-    if (g.size() == 0) g = zeros({size, width});
+    if (g.size() == 0) return collect(name, embedding_gradient(size, dr, ids, frozen));
     add_embedding_gradient(g, dr, ids, frozen);
     collect(name, Gradient::dense(std::move(g)));
   };
