@@ -83,7 +83,7 @@ def results():
     times = rows("main", "times.csv")
     check("groups of a quarter are timed", [(t["length"], t["group"]) for t in times] == [("64", "16")] * 3 + [("256", "64")] * 3)
     claims = json.loads(read("main", "summary.json"))["claims"]
-    check("every claim has a verdict", len(claims) == 9 and {c["verdict"] for c in claims} <= {"holds", "does not", "undecided"})
+    check("every claim has a verdict", len(claims) == 10 and {c["verdict"] for c in claims} <= {"holds", "does not", "undecided"})
     all_of = {(r["attention"], r["method"]): r for r in table if r["seed"] == "all"}
     gap = all_of["full", "LoRA"]
     expected = ("holds" if float(gap["minus_full_low"]) > 0.01 else "does not" if float(gap["minus_full_high"]) < 0.01

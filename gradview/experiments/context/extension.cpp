@@ -25,7 +25,7 @@ std::vector<double> gain_from_context(const Extended& curve) {
 // Of the gap between LoRA and full fine-tuning, what training more closes.
 std::string share_closed(const Extended& full, const Extended& lora, const Extended& more,
                          const Interval& gap) {
-  if (!(gap.low > 0)) return "the gap's interval holds 0, so that no share of it is given";
+  if (!(gap.low > 0)) return "no gap whose interval lies above 0, so no share of it";
   std::vector<double> shares;
   for (std::size_t k = 0; k < full.loss.size(); ++k) {
     shares.push_back((lora.loss[k] - more.loss[k]) / (lora.loss[k] - full.loss[k]));
@@ -87,6 +87,11 @@ std::vector<ContextClaim> judge_context(const Extension& e, const std::vector<Ti
         {fmt::format("sparse attention makes a step at {} tokens faster", longest.length),
          below(ratio, 1), "seconds, sparse / full " + shown(ratio)});
   }
+  const double cut = mean_of(e.cut);
+  claims.push_back({fmt::format("extending beats cutting the text to {} bytes", e.old_length),
+                    below(t_interval(reference.loss), cut),
+                    fmt::format("full fine-tuning {}, no training and cut {:.4f}",
+                                shown(t_interval(reference.loss)), cut)});
   return claims;
 }
 
