@@ -9,6 +9,7 @@
 
 #include "expect_error.hpp"
 #include "gradview/core/rng.hpp"
+#include "gradview/io/hf_config.hpp"
 #include "gradview/models/architectures.hpp"
 #include "gradview/models/language_model.hpp"
 #include "numeric_gradient.hpp"
@@ -171,6 +172,27 @@ TEST(ShiftedSparseAttention, IsFullWhereAGroupHoldsTheSequenceAndOutsideTraining
       EXPECT_EQ(in_full == in_groups, !sparse);
       EXPECT_EQ(task.model.loss(task.weights, task.tokens, task.labels).loss, evaluated);
     }
+  }
+}
+
+TEST(RopeScaling, IsWrittenInTheFormOfTheConfig) {
+  const std::string sizes =
+      R"("model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "vocab_size": 11,
+         "num_hidden_layers": 1, "intermediate_size": 6, "max_position_embeddings": 64)";
+  for (const std::string rope :
+       {R"("rope_theta": 500)", R"("rope_theta": 500, "rope_scaling": null)",
+        R"("rope_theta": 500, "rope_scaling": {"type": "linear", "factor": 2})",
+        R"("rope_parameters": {"rope_type": "default", "rope_theta": 500})"}) {
+    const std::string text = "{" + sizes + ", " + rope + "}";
+    Transformer trunk = parse_hf_config("config.json", text).trunk;
+    const bool scaled = rope.find("linear") != rope.npos;
+    stretch(trunk, 4);
+    EXPECT_EQ(trunk.positions, scaled ? 128U : 256U);
+    const Transformer read =
+        parse_hf_config("config.json", with_rope_scaling(text, 4, trunk.positions)).trunk;
+    EXPECT_EQ(read.rope->factor, 4) << rope;
+    EXPECT_EQ(read.rope->theta, 500) << rope;
+    EXPECT_EQ(read.positions, trunk.positions) << rope;
   }
 }
 

@@ -221,7 +221,12 @@ void HfFolder::write(const std::string& folder, const Classifier& model, const W
 void HfFolder::write(const std::string& folder, const LanguageModel& model,
                      const Weights& weights) const {
   const char* name = config_.model_type == "gpt2" ? "GPT2LMHeadModel" : "LlamaForCausalLM";
-  write(folder, model.weights(), weights, rewritten_hf_config(config_text_, name, 0));
+  const auto &rope = model.trunk.rope, &read = config_.trunk.rope;
+  const bool stretched = rope && read && rope->factor != read->factor;
+  const std::string text =
+      stretched ? with_rope_scaling(config_text_, rope->factor, model.trunk.positions)
+                : config_text_;
+  write(folder, model.weights(), weights, rewritten_hf_config(text, name, 0));
 }
 
 void HfFolder::write(const std::string& folder, const std::vector<WeightSpec>& specs,

@@ -258,6 +258,18 @@ HfConfig parse_hf_config(const std::string& path, const std::string& text) {
   return c;
 }
 
+std::string with_rope_scaling(const std::string& text, double factor, std::size_t positions) {
+  json object = parsed("config.json", text);
+  const bool new_form = object.contains("rope_parameters") && object["rope_parameters"].is_object();
+  json& scaling = object[new_form ? "rope_parameters" : "rope_scaling"];
+  if (!scaling.is_object()) scaling = json::object();
+  scaling["rope_type"] = "linear";
+  scaling["factor"] = factor;
+  scaling.erase("type");
+  object["max_position_embeddings"] = positions;
+  return object.dump();
+}
+
 std::string rewritten_hf_config(const std::string& text, const std::string& architecture,
                                 std::size_t labels, const std::vector<std::string>& given) {
   json object = parsed("config.json", text);

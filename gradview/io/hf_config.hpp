@@ -28,4 +28,7 @@ HfConfig parse_hf_config(const std::string& path, const std::string& text);
 std::string rewritten_hf_config(const std::string& text, const std::string& architecture,
                                 std::size_t labels, const std::vector<std::string>& names = {});
 
+// The text with linear scaling of the rotary positions, in the form that it has already.
+std::string with_rope_scaling(const std::string& text, double factor, std::size_t positions);
+
 }  // namespace gradview

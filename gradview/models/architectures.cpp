@@ -1,5 +1,7 @@
 #include "gradview/models/architectures.hpp"
 
+#include <stdexcept>
+
 namespace gradview {
 
 Transformer bert() {
@@ -60,6 +62,13 @@ Transformer llama() {
                .hidden_inputs = {layer + "mlp.gate_proj", layer + "mlp.up_proj"},
                .hidden_output = layer + "mlp.down_proj"};
   return t;
+}
+
+void stretch(Transformer& t, double factor) {
+  if (!t.rope) throw std::invalid_argument("only rotary positions can be divided by a factor");
+  t.positions =
+      static_cast<std::size_t>(static_cast<double>(t.positions) * factor / t.rope->factor);
+  t.rope->factor = factor;
 }
 
 }  // namespace gradview

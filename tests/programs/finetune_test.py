@@ -279,6 +279,25 @@ def test_order():
     check("log.csv", header == "step,loss,accuracy,lr,tokens,train_seconds" and len(one) == 8)
 
 
+def test_long():
+    """Shifted sparse attention is for training alone; the factor of the positions belongs to the model."""
+    out, whole = WORK / "long-run", WORK / "whole-run"
+    asked = ("--model", LLAMA, *LM, "--projector", "lora:rank=2,alpha=3", "--target", "q_proj|k_proj|v_proj|o_proj", "--save-modules", "embed|norm")
+    good("lm: groups of two, positions divided by eight, not four", *asked, "--rope-factor", 8, "--group", 2, "--steps", 6, "--save", out, "--merge", "--predict", WORK / "a")
+    good("  and without groups", *asked, "--rope-factor", 8, "--steps", 6, "--save", whole)
+    first = [rows(folder / "metrics.csv")[0]["loss"] for folder in (out, whole)]
+    check("  are evaluated alike", first[0] == first[1], first)
+    check("  and trained differently", losses(out)[0] != losses(whole)[0])
+    on = ("--adapter", out, "--steps", 0, "--predict", WORK / "b")
+    good("its adapter, with the factor", *asked[:2], *LM[2:], *on, "--rope-factor", 8)
+    good("its merged model, which has it", "--model", out / "merged", *LM[2:], "--steps", 0, "--predict", WORK / "c")
+    check("  both predict what the run did", all(apart(logits(WORK / "a"), logits(WORK / name)) <= 1e-5 for name in "bc"))
+    good("its adapter, without the factor", *asked[:2], *LM[2:], *on)
+    check("  predicts something else", apart(logits(WORK / "a"), logits(WORK / "b")) > 1e-3)
+    had, has = (json.loads((folder / "config.json").read_text()) for folder in (LLAMA, out / "merged"))
+    check("there are more positions", has["max_position_embeddings"] > had["max_position_embeddings"], has)
+
+
 def test_resume():
     """Stopped anywhere, it ends in the same bits."""
     whole = WORK / "whole"
@@ -359,6 +378,8 @@ def test_bad_input():
     bad("a model that is not there", 3, "is no folder", *classify(WORK / "nowhere"), *LORA)
     bad("a file of tokens that is not there", 3, "nowhere", *classify(train=WORK / "nowhere"), *LORA)
     bad("no learning rate", 2, "--lr X is required", *classify()[:6], *LORA, *out)
+    bad("groups in an encoder", 2, "--group is for --task lm", *classify(), *LORA, "--group", 4)
+    bad("positions that have a table", 2, "are not rotary", "--model", GPT, *LM, "--projector", "lora", "--target", "c_attn", "--rope-factor", 2)
     bad("a task that the model has not", 3, "is no causal language model", *classify(), *LORA, "--task", "lm")
     bad("a language model that classifies", 3, "has no classifier", *classify(GPT), *LORA)
     bad("--merge with --pooling mean", 2, "contradict", *classify(), *LORA, "--merge", "--pooling", "mean")
@@ -393,7 +414,7 @@ def test_bad_input():
     bad("merged into tied weights", 3, "is the head as well", "--model", tied, "--task", "lm", *using, "--adapter", embedded)
 
 
-tests = (test_round_trip, test_mutated_base, test_parts, test_four_bits, test_text, test_order, test_resume, test_bad_input)
+tests = (test_round_trip, test_mutated_base, test_parts, test_four_bits, test_text, test_order, test_long, test_resume, test_bad_input)
 try:
     for test in tests:
         before = time.perf_counter()

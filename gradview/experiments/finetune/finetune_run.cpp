@@ -8,6 +8,7 @@
 #include "gradview/core/linalg.hpp"
 #include "gradview/io/peft_format.hpp"
 #include "gradview/io/peft_projector.hpp"
+#include "gradview/models/architectures.hpp"
 #include "gradview/projections/registry.hpp"
 
 namespace gradview {
@@ -72,6 +73,14 @@ void FineTuning::make_model() {
   trunk.compute = settings_.compute.resolve("finetune");
   if (settings_.no_dropout) {
     trunk.embedding_dropout = trunk.attention_dropout = trunk.hidden_dropout = 0;
+  }
+  trunk.group = settings_.group;
+  if (settings_.rope_factor) {
+    if (!trunk.rope) {
+      throw std::invalid_argument("--rope-factor: the positions of " + settings_.model +
+                                  " are not rotary");
+    }
+    stretch(trunk, *settings_.rope_factor);
   }
   specs_ = model_->weights();
   for (const TokenFile* file : {train(), eval()}) {

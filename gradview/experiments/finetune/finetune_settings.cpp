@@ -35,6 +35,10 @@ void FineTuneSettings::declare(Flags& flags) {
                "of the adapter's input: x̃ in y = W₀ x + ΔW x̃");
   flags.choice("frozen", frozen, {"float", "nf4", "int4"},
                "how the matrices of linear layers are kept: as they are, or in 4 bits (QLoRA)");
+  flags.count("group", group, {.least = 2}, "none: full attention",
+              "tokens of a group of shifted sparse attention in training, for long texts");
+  flags.number("rope-factor", rope_factor, {.least = 1}, "the checkpoint's",
+               "by which rotary positions are divided: how many times as long texts may be");
   flags.choice("pooling", pooling, {"cls", "mean"},
                "of a classifier: tanh(dense(first token)), or the mean of the hidden states");
   flags.count("labels", labels, {.least = 2, .most = 1000000}, "of --train, or of the checkpoint",
@@ -89,6 +93,11 @@ void FineTuneSettings::finish(const Flags& flags) {
   require(!folder.resume || !folder.out.empty(), "--save DIR, for --resume,");
   if (!adapts() && eval.empty() && !merge && folder.out.empty()) {
     throw std::invalid_argument("--steps 0 without --eval, --merge or --save has nothing to do");
+  }
+  for (const char* name : {"group", "rope-factor"}) {
+    if (classifies() && flags.given(name)) {
+      throw std::invalid_argument(std::string("--") + name + " is for --task lm");
+    }
   }
   if (!classifies()) {
     for (const char* name : {"pooling", "labels"}) {

@@ -15,9 +15,9 @@ struct FineTuneSettings {
   std::string model, train, eval, task = "classify", projector, target, optimizer = "adamw";
   std::string frozen = "float", schedule = "linear", adapter, predict, pooling = "cls",
               bias = "none", save_modules;
-  std::optional<double> lr, clip;
+  std::optional<double> lr, clip, rope_factor;
   double lora_dropout = 0;
-  std::optional<std::size_t> labels;
+  std::optional<std::size_t> labels, group;
   std::size_t steps = 1000, batch_size = 16, eval_every = 0, save_every = 100, init_batches = 8;
   std::size_t seed = 0, threads = 1;
   bool merge = false, mutated_base = false, no_shuffle = false, no_dropout = false, no_plot = false,

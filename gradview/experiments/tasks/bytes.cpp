@@ -122,8 +122,7 @@ TaskFamily prepare(const Spec& spec, const TaskContext& context) {
   const LanguageModel old_model = o.model();
   data->model = old_model;
   Transformer& trunk = data->model.trunk;
-  trunk.positions = o.length * shift.factor;
-  if (trunk.rope) trunk.rope->factor = static_cast<double>(shift.factor);
+  if (shift.factor > 1) stretch(trunk, static_cast<double>(shift.factor));
   if (o.group > 0) trunk.group = o.group;
   const std::string_view text = shift.factor == 1 ? data->new_text : data->old_text;
   const std::size_t length = trunk.positions;
