@@ -152,6 +152,20 @@ LanguageModel HfFolder::language_model() const {
   return {config_.trunk, config_.tied};
 }
 
+Matrix HfFolder::read(const WeightSpec& spec) const {
+  const Found* found = find(spec.name);
+  if (!found) throw DataError(folder_ + ": has no tensor " + quoted_name(spec.name));
+  if (found->tensor->shape != stored_shape(spec)) {
+    throw DataError(found->file->path() + ": tensor " + quoted_name(found->tensor->name) +
+                    " has shape " + to_string(found->tensor->shape) + ", expected " +
+                    to_string(stored_shape(spec)));
+  }
+  const bool turned = spec.stored == Stored::transposed;
+  Matrix value = uninitialized(turned ? Shape{spec.shape.cols, spec.shape.rows} : spec.shape);
+  found->file->read(*found->tensor, 0, value.size(), value.data());
+  return turned ? transpose(value) : value;
+}
+
 Weights HfFolder::read(const std::vector<WeightSpec>& specs, std::uint64_t seed,
                        std::vector<std::string>* fresh) const {
   std::set<const Tensor*> used;
@@ -161,13 +175,8 @@ Weights HfFolder::read(const std::vector<WeightSpec>& specs, std::uint64_t seed,
     sources.push_back(found);
     // A head of another size is another task's.
     const bool replaceable = spec.stage > config_.trunk.stages();
-    if (found && found->tensor->shape != stored_shape(spec)) {
+    if (found && found->tensor->shape != stored_shape(spec) && replaceable) {
       used.insert(found->tensor);
-      if (!replaceable) {
-        throw DataError(found->file->path() + ": tensor " + quoted_name(found->tensor->name) +
-                        " has shape " + to_string(found->tensor->shape) + ", expected " +
-                        to_string(stored_shape(spec)));
-      }
       sources.back() = nullptr;
     } else if (found) {
       used.insert(found->tensor);
@@ -193,10 +202,7 @@ Weights HfFolder::read(const std::vector<WeightSpec>& specs, std::uint64_t seed,
     const WeightSpec& spec = specs[i];
     Matrix value;
     if (sources[i]) {
-      const bool turned = spec.stored == Stored::transposed;
-      value = uninitialized(turned ? Shape{spec.shape.cols, spec.shape.rows} : spec.shape);
-      sources[i]->file->read(*sources[i]->tensor, 0, value.size(), value.data());
-      if (turned) value = transpose(value);
+      value = read(spec);
     } else {
       const Stream stream(seed, Purpose::model, spec.name);
       value = spec.stored == Stored::vector ? zeros(spec.shape)

@@ -31,6 +31,8 @@ class HfFolder {
   // biases 0) and named in `fresh`. DataError on a missing or unknown tensor or another shape.
   Weights read(const std::vector<WeightSpec>& specs, std::uint64_t seed = 0,
                std::vector<std::string>* fresh = nullptr) const;
+  // One of them. DataError where the files lack it, or have it in another shape.
+  Matrix read(const WeightSpec& spec) const;
 
   // A folder that transformers loads, with the tokenizer's files of this one. It appears whole, or
   // not at all: IoError, also where it is there already.

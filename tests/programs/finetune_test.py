@@ -191,6 +191,15 @@ def test_parts():
     check("  and not scored", logits(WORK / "a")[0] == [5, 3] and done.stdout.split()[-4] == "-" and not (WORK / "unknown-run/metrics.csv").exists(), done.stdout)
     good("  without training", "--model", BERT, "--eval", unknown, "--adapter", WORK / "unknown-run", "--steps", 0, "--predict", WORK / "b")
     check("  the same", apart(logits(WORK / "a"), logits(WORK / "b")) <= 1e-5)
+    def headless(tensors, config):
+        for key in ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"):
+            del tensors[key]
+    bare = checkpoint("bert_cls", headless)
+    for target in ("query", "query|pooler"):
+        good(f"a checkpoint without pooler and head, {target}", "--model", bare, *CLASSIFY[2:], *LORA[:3], target, "--steps", 4, "--save", WORK / "bare", "--overwrite",
+             "--predict", WORK / "a")
+        good("  what was drawn is saved", "--model", bare, *CLASSIFY[4:], "--seed", 7, "--adapter", WORK / "bare", "--steps", 0, "--predict", WORK / "b")
+        check("  the same predictions under another seed", apart(logits(WORK / "a"), logits(WORK / "b")) <= 1e-5)
     names = texts("named", words={"labels": json.dumps(["x", "y", "z", "w"])})
     good("a new head of as many classes as are named", *CLASSIFY[:2], "--train", names, *CLASSIFY[4:], *LORA, "--steps", 2, "--save", WORK / "new", "--predict", WORK / "a")
     check("  [N, 4], with their names", logits(WORK / "a")[0] == [9, 4] and json.loads(load(WORK / "a")[1]["labels"]) == ["x", "y", "z", "w"])

@@ -39,7 +39,7 @@ class Session {
     if (settings.saves()) folder_.emplace("finetune", settings.folder);
     job_.emplace(settings);
     if (folder_) begin(flags);
-    if (!settings.quiet) progress_.note(describe(job_->planned()));
+    if (settings.adapts()) progress_.note(describe(job_->planned()));
     if (!saves_adapter() && settings.adapts()) {
       require_some_result();
       fmt::print(stderr, "finetune: note: {}; the merged model is saved instead\n",
@@ -176,6 +176,7 @@ class Session {
       if (now % settings_.save_every == 0 && now < settings_.steps) write_checkpoint();
     }
     progress_.clear();
+    job_->settle();
     evaluate(settings_.steps);
     log_->flush();
   }

@@ -135,7 +135,8 @@ class Planner {
     planned.saved = whole_.contains(planned.module) || fresh_.contains(spec.name);
     if (!settings_.adapts() && !settings_.in_four_bits()) return;
     const Spec full{"full", {}};
-    if (whole_.contains(planned.module)) {
+    const bool fresh = fresh_.contains(spec.name);  // nothing that an adapter could sit on
+    if (whole_.contains(planned.module) || (fresh && targeted(planned.module))) {
       planned.projector = full;
     } else if (!vector && targeted(planned.module)) {
       planned.adapted = true;

@@ -143,6 +143,15 @@ Adapter FineTuning::adapter() {
   return out;
 }
 
+void FineTuning::settle() {
+  if (!no_adapter_.empty() || settings_.in_four_bits() || settings_.mutated_base) return;
+  const Adapter made = adapter();
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    if (plan_[i].adapted) weights_[specs_[i].name] = hf_.read(specs_[i]);
+  }
+  merge(made, weights_, model_->tied());
+}
+
 void FineTuning::write_adapter(const std::string& folder) { write_peft(folder, adapter(), specs_); }
 
 void FineTuning::write_model(const std::string& folder, const Weights& weights) const {

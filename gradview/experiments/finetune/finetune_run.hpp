@@ -47,6 +47,9 @@ class FineTuning {
 
   void visit(const StateVisit& visit);  // all that a checkpoint needs
   void skip_to(std::size_t step);       // in the order of the texts
+  // After the last step: W becomes what the saved adapter makes of the checkpoint, without the rounding
+  // that adding up the steps left in it.
+  void settle();
   void write_adapter(const std::string& folder);
   void write_merged(const std::string& folder) const;
   void write_mutated_base(const std::string& folder);
