@@ -28,6 +28,7 @@ void require_match(const std::string& flag, const std::string& pattern, const st
   for (const auto& [name, value] : weights) {
     if (among == Among::all || value.shape()[0] > 1) names.push_back(name);
   }
+  for (const auto& [name, value] : weights.all_quantised()) names.push_back(name);
   const auto matches = [&](const std::string& name) { return std::regex_search(name, regex); };
   if (std::any_of(names.begin(), names.end(), matches)) return;
   throw std::invalid_argument(fmt::format("{} '{}' matches no {}; there are {}{}", flag, pattern,
@@ -35,16 +36,24 @@ void require_match(const std::string& flag, const std::string& pattern, const st
                                           join(names, ", "), did_you_mean(pattern, names)));
 }
 
-Planned adapted(Planned planned, const Spec& spec, const Matrix& weight, std::size_t steps) {
+Site site_of(const Planned& planned, const Weights& weights, std::uint64_t seed,
+             std::size_t steps) {
+  static const Matrix none = zeros({0, 0});
+  const QuantisedMatrix* quantised = weights.quantised(planned.name);
+  return {.name = planned.name,
+          .weight = quantised ? none : weights[planned.name],
+          .seed = seed,
+          .steps = steps,
+          .before_softmax = planned.before_softmax,
+          .quantised = quantised};
+}
+
+Planned adapted(Planned planned, const Spec& spec, const Weights& weights, std::size_t steps) {
   planned.projector = spec;
   planned.trained = count_numbers(spec, planned.shape).trained;
   const std::size_t limit = std::min(planned.shape.rows, planned.shape.cols);
   if (asked_rank(spec) > limit) planned.note = fmt::format("rank capped at {}", limit);
-  const Site site{.name = planned.name,
-                  .weight = weight,
-                  .steps = steps,
-                  .before_softmax = planned.before_softmax};
-  const std::string note = make_projector(spec, site)->note();
+  const std::string note = make_projector(spec, site_of(planned, weights, 0, steps))->note();
   if (!note.empty()) planned.note += (planned.note.empty() ? "" : "; ") + note;
   return planned;
 }
@@ -52,13 +61,21 @@ Planned adapted(Planned planned, const Spec& spec, const Matrix& weight, std::si
 }  // namespace
 
 Placed parse_placed(const std::string& text) {
-  const std::size_t at = text.find('@');
-  Placed out{parse_spec(text.substr(0, at)), "", ""};
-  if (at == text.npos) return out;
-  const std::size_t more = text.find('&', at);
-  out.target = text.substr(at + 1, more == text.npos ? more : more - at - 1);
-  if (more != text.npos) out.also = text.substr(more + 1);
-  if (out.target.empty() || (more != text.npos && out.also.empty())) {
+  const std::size_t four = text.rfind('%');
+  const std::string place = text.substr(0, four);
+  const std::size_t at = place.find('@');
+  Placed out{parse_spec(place.substr(0, at)), "", ""};
+  if (four != text.npos) {
+    const std::string frozen = text.substr(four + 1);
+    const std::size_t colon = frozen.find(':');
+    out.frozen = {four_bit(frozen.substr(0, colon)),
+                  colon == frozen.npos ? "" : frozen.substr(colon + 1)};
+  }
+  if (at == place.npos) return out;
+  const std::size_t more = place.find('&', at);
+  out.target = place.substr(at + 1, more == place.npos ? more : more - at - 1);
+  if (more != place.npos) out.also = place.substr(more + 1);
+  if (out.target.empty() || (more != place.npos && out.also.empty())) {
     throw std::invalid_argument("'" + text +
                                 "' has an empty place; write SPEC@MATRICES or SPEC@MATRICES&ALSO");
   }
@@ -96,18 +113,29 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
   std::vector<Planned> out;
   bool fits = false;
   std::size_t least_asked = SIZE_MAX;
+  std::vector<Planned> all;
   for (const auto& [name, value] : weights) {
-    Planned planned{.name = name, .shape = shape_of(value), .projector = {}, .note = {}};
+    all.push_back({.name = name, .shape = shape_of(value), .projector = {}, .note = {}});
+  }
+  for (const auto& [name, value] : weights.all_quantised()) {
+    all.push_back({.name = name,
+                   .shape = value->shape(),
+                   .projector = {},
+                   .quantised = true,
+                   .note = to_string(value->type())});
+  }
+  for (Planned& planned : all) {
+    const std::string name = planned.name;
     planned.vector = planned.shape.rows == 1;
     planned.before_softmax =
         std::find(before_softmax.begin(), before_softmax.end(), name) != before_softmax.end();
     const bool targeted = std::regex_search(name, target);
     if (std::any_of(also.begin(), also.end(),
                     [&](const std::regex& each) { return std::regex_search(name, each); })) {
-      out.push_back(adapted(planned, full, value, adaptation.steps));
+      out.push_back(adapted(planned, full, weights, adaptation.steps));
     } else if (planned.vector) {
       const bool trained = adaptation.train_biases || (method.trains_biases && targeted);
-      out.push_back(trained ? adapted(planned, full, value, adaptation.steps) : planned);
+      out.push_back(trained ? adapted(planned, full, weights, adaptation.steps) : planned);
     } else if (targeted) {
       Spec spec = adaptation.projector;
       for (const auto& [regex, each] : overrides) {
@@ -115,10 +143,11 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
       }
       least_asked = std::min(least_asked, asked_rank(spec));
       fits = fits || asked_rank(spec) <= std::min(planned.shape.rows, planned.shape.cols);
-      out.push_back(adapted(planned, spec, value, adaptation.steps));
+      out.push_back(adapted(planned, spec, weights, adaptation.steps));
     } else {
-      out.push_back(adaptation.train_rest ? adapted(planned, full, value, adaptation.steps)
-                                          : planned);
+      out.push_back(adaptation.train_rest && !planned.quantised
+                        ? adapted(planned, full, weights, adaptation.steps)
+                        : planned);
     }
   }
   if (!fits && least_asked != SIZE_MAX) {
@@ -130,18 +159,40 @@ std::vector<Planned> plan(const Adaptation& adaptation, const Weights& weights,
 }
 
 void apply(const std::vector<Planned>& plan, Weights& weights, std::uint64_t seed,
-           Optimizer& optimizer) {
+           Optimizer& optimizer, double dropout) {
   for (const Planned& planned : plan) {
     if (!planned.projector) continue;
-    Matrix& weight = weights[planned.name];
-    const Site site{.name = planned.name,
-                    .weight = weight,
-                    .seed = seed,
-                    .steps = optimizer.steps(),
-                    .before_softmax = planned.before_softmax};
-    optimizer.add(planned.name, weight, make_projector(*planned.projector, site),
-                  planned.before_softmax, !planned.vector);
+    const std::string& name = planned.name;
+    const Site site = site_of(planned, weights, seed, optimizer.steps());
+    auto projector = make_projector(*planned.projector, site);
+    const bool drops = dropout > 0 && !planned.vector && !projector->is_weight();
+    if (drops && !projector->update()) {
+      throw std::invalid_argument("dropout on the adapter's input: '" +
+                                  to_string(*planned.projector) + "' on '" + name +
+                                  "' has no product that stays beside W, as lora and dora have");
+    }
+    if (planned.quantised) {
+      optimizer.add(name, *weights.quantised(name), std::move(projector), planned.before_softmax);
+    } else {
+      optimizer.add(name, weights[name], std::move(projector), planned.before_softmax,
+                    !planned.vector);
+    }
+    if (drops || planned.quantised) {
+      weights.put_beside(name, {&optimizer.projector(name), drops ? dropout : 0});
+    }
   }
+}
+
+Weights started(const Adaptation& adaptation, const Weights& weights) {
+  Weights out = weights;
+  if (!adaptation.frozen) return out;
+  const auto& [type, pattern] = *adaptation.frozen;
+  const std::regex regex = compile("the place after %", pattern);
+  require_match("the place after %", pattern, regex, weights, Among::matrices);
+  for (const auto& [name, value] : weights) {
+    if (value.shape()[0] > 1 && std::regex_search(name, regex)) out.quantise(name, type);
+  }
+  return out;
 }
 
 std::size_t trained_numbers(const std::vector<Planned>& plan) {

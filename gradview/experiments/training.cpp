@@ -28,7 +28,7 @@ class Trainer {
  public:
   Trainer(const Task& task, const Curve& curve, double lr, std::uint64_t seed,
           const TrainingSettings& settings)
-      : weights(task.start()),
+      : weights(started(adaptation_of(curve.method, settings), task.start())),
         plan_(plan(adaptation_of(curve.method, settings), weights, task.before_softmax())),
         optimizer({.spec = make_optimizer_spec(parse_spec(curve.optimizer)),
                    .lr = lr,
@@ -128,6 +128,10 @@ Adaptation adaptation_of(const std::string& method, const TrainingSettings& sett
   Adaptation out{.projector = placed.projector,
                  .target = placed.target.empty() ? settings.target : placed.target,
                  .overrides = {}};
+  if (placed.frozen) {
+    out.frozen = *placed.frozen;
+    if (out.frozen->target.empty()) out.frozen->target = out.target;
+  }
   if (!settings.also.empty()) out.also.push_back(settings.also);
   if (!placed.also.empty()) out.also.push_back(placed.also);
   for (Override each : settings.overrides) {
@@ -178,9 +182,10 @@ Run train(const Task& task, const StartScores& start, const Curve& curve, double
     const bool last = step == settings.steps;
     const bool logged = last || step % settings.eval_every == 0;
     if (logged) {
-      add(step, "old", step == 0 ? start.old : task.evaluate(trainer.weights, Split::old));
+      const bool known = step == 0 && trainer.weights.all_quantised().empty();
+      add(step, "old", known ? start.old : task.evaluate(trainer.weights, Split::old));
       const Score score =
-          step == 0 ? start.validation : task.evaluate(trainer.weights, Split::validation);
+          known ? start.validation : task.evaluate(trainer.weights, Split::validation);
       Row& row = add(step, "validation", score);
       row.diverged = !std::isfinite(score.loss);
       if (row.diverged) return run;
