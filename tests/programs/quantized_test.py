@@ -17,7 +17,7 @@ for name, words in (("old", "and the of in was he his to god a that unto"), ("ne
     draw = random.Random(name)
     with open(os.path.join(TEXTS, name + ".txt"), "w", encoding="utf-8") as stream:
         stream.write(" ".join(draw.choice(words.split()) for _ in range(12000)))
-SMALL = {"--task": "bytes:layers=1,width=32,heads=2,length=32,pretrain_steps=80,start_seed=0,windows=32", "--data": TEXTS, "--cache":
+SMALL = {"--task": "bytes:layers=1,width=32,heads=2,length=32,pretrain_steps=40,start_seed=0,windows=16", "--data": TEXTS, "--cache":
          os.path.join(WORK, "cache"), "--steps": "20", "--eval-every": "10", "--batch-size": "8", "--seeds": "3", "--tune-seeds": "1",
          "--lr": "0.003,0.01"}
 
