@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gradview/core/linalg.hpp"
+#include "gradview/experiments/training.hpp"
 #include "gradview/models/architectures.hpp"
 #include "gradview/models/classifier.hpp"
 #include "gradview/models/language_model.hpp"
@@ -355,6 +356,29 @@ TEST(Beside, RefusesWhatNeedsAllOfW) {
   Weights weights{{"w", gaussian({5, 6}, "w")}};
   weights.quantise("w", FourBit::nf4);
   EXPECT_THROW(std::as_const(weights)["w"], std::invalid_argument);
+}
+
+TEST(Beside, ACurveSaysWhatIsInFourBits) {
+  const Placed one = parse_placed("lora:rank=2@q|v&head%nf4"),
+               two = parse_placed("full@h%int4:a:b");
+  EXPECT_EQ(one.target + " " + one.also, "q|v head");
+  EXPECT_TRUE(one.frozen->type == FourBit::nf4 && one.frozen->target.empty());
+  EXPECT_TRUE(two.frozen->type == FourBit::int4 && two.frozen->target == "a:b");
+  EXPECT_FALSE(parse_placed("lora@q").frozen);
+  EXPECT_THROW(parse_placed("lora%nf5"), std::invalid_argument);
+
+  const Weights start{{"q", gaussian({8, 9}, "q")},
+                      {"v", gaussian({8, 9}, "v")},
+                      {"b", gaussian({1, 8}, "b")},
+                      {"head", gaussian({3, 8}, "h")}};
+  const Adaptation adaptation = adaptation_of("lora:rank=2@q&head%nf4:q|v", {});
+  Weights weights = started(adaptation, start);
+  EXPECT_TRUE(weights.quantised("q") && weights.quantised("v") && !weights.quantised("head"));
+  Optimizer optimizer({});
+  apply(plan(adaptation, weights, {}), weights, 1, optimizer);
+  EXPECT_EQ(optimizer.names(), (std::vector<std::string>{"head", "q"}));
+  EXPECT_NE(weights.beside("q").projector, nullptr);
+  EXPECT_EQ(weights.beside("v").projector, nullptr);
 }
 
 }  // namespace

@@ -23,8 +23,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 using Values = std::vector<double>;  // per reported seed
 
 struct Settings {
-  std::string task =
-                  "bytes:layers=2,width=64,length=64,pretrain_steps=400,start_seed=0,windows=192",
+  std::string task = "bytes:layers=2,width=96,length=64,pretrain_steps=800,start_seed=0,windows=96",
               data, cache, shift, projector = "lora:rank=8,alpha=16", optimizer = "adam", lr;
   std::size_t jobs = cores();
   double share = 0.95;
