@@ -374,7 +374,7 @@ TEST(Beside, ACurveSaysWhatIsInFourBits) {
   const Adaptation adaptation = adaptation_of("lora:rank=2@q&head%nf4:q|v", {});
   Weights weights = started(adaptation, start);
   EXPECT_TRUE(weights.quantised("q") && weights.quantised("v") && !weights.quantised("head"));
-  Optimizer optimizer({});
+  Optimizer optimizer({.spec = make_optimizer_spec(parse_spec("adam"))});
   apply(plan(adaptation, weights, {}), weights, 1, optimizer);
   EXPECT_EQ(optimizer.names(), (std::vector<std::string>{"head", "q"}));
   EXPECT_NE(weights.beside("q").projector, nullptr);
