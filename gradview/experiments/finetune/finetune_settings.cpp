@@ -91,6 +91,7 @@ void FineTuneSettings::finish(const Flags& flags) {
   require(!adapts() || !target.empty() || !adapter.empty(), "--target REGEX");
   require(predict.empty() || !eval.empty(), "--eval FILE, for --predict,");
   require(!folder.resume || !folder.out.empty(), "--save DIR, for --resume,");
+  require(!mutated_base || !folder.out.empty(), "--save DIR, for --mutated-base,");
   if (!adapts() && eval.empty() && !merge && folder.out.empty()) {
     throw std::invalid_argument("--steps 0 without --eval, --merge or --save has nothing to do");
   }
