@@ -1,5 +1,5 @@
 // The memory of a Matrix: aligned to cache lines; large blocks on huge pages and kept for the next
-// matrix of the same size, so that a step does not pay for the pages of its temporaries again.
+// matrix of about that size, so that a step does not pay for the pages of its temporaries again.
 #pragma once
 
 #include <cstddef>
