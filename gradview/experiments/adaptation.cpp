@@ -20,6 +20,14 @@ std::regex compile(const std::string& flag, const std::string& pattern) {
   }
 }
 
+std::string without_numbers(const std::string& name) {
+  std::vector<std::string> parts = split(name, '.');
+  for (std::string& part : parts) {
+    if (parse_integer(part)) part = "*";
+  }
+  return join(parts, ".");
+}
+
 enum class Among { matrices, all };
 
 void require_match(const std::string& flag, const std::string& pattern, const std::regex& regex,
@@ -31,9 +39,14 @@ void require_match(const std::string& flag, const std::string& pattern, const st
   for (const auto& [name, value] : weights.all_quantised()) names.push_back(name);
   const auto matches = [&](const std::string& name) { return std::regex_search(name, regex); };
   if (std::any_of(names.begin(), names.end(), matches)) return;
+  std::vector<std::string> kinds;  // layers that are alike once
+  for (const std::string& name : names) {
+    const std::string kind = without_numbers(name);
+    if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(kind);
+  }
   throw std::invalid_argument(fmt::format("{} '{}' matches no {}; there are {}{}", flag, pattern,
                                           among == Among::all ? "parameter" : "matrix",
-                                          join(names, ", "), did_you_mean(pattern, names)));
+                                          join(kinds, ", "), did_you_mean(pattern, names)));
 }
 
 Site site_of(const Planned& planned, const Weights& weights, std::uint64_t seed,
@@ -202,15 +215,51 @@ std::size_t trained_numbers(const std::vector<Planned>& plan) {
 }
 
 std::string describe(const std::vector<Planned>& plan) {
-  std::string text = fmt::format("  {:<24}{:>13}  {:<34}{:>10}  {}\n", "parameter", "shape",
-                                 "projector", "trained", "");
+  struct Line {
+    Planned one;
+    std::size_t count, trained;
+    std::string name, method;
+  };
+  std::vector<Line> lines;
+  std::size_t trained = 0, numbers = 0;
   for (const Planned& planned : plan) {
-    text +=
-        fmt::format("  {:<24}{:>13}  {:<34}{:>10}  {}\n", planned.name, to_string(planned.shape),
-                    planned.trained > 0 ? to_string(*planned.projector) : "frozen", planned.trained,
-                    planned.note);
+    trained += planned.trained;
+    numbers += planned.shape.rows * planned.shape.cols;
+    const std::string name = without_numbers(planned.name);
+    const std::string method = planned.trained > 0 ? to_string(*planned.projector) : "frozen";
+    const auto alike = std::find_if(lines.begin(), lines.end(), [&](const Line& line) {
+      return line.name == name && line.method == method && line.one.shape == planned.shape &&
+             line.one.note == planned.note;
+    });
+    if (alike == lines.end()) {
+      lines.push_back({planned, 1, planned.trained, name, method});
+    } else {
+      ++alike->count;
+      alike->trained += planned.trained;
+    }
   }
-  return text + fmt::format("  {:<24}{:>13}  {:<34}{:>10}\n", "all", "", "", trained_numbers(plan));
+  std::size_t name_width = 9, method_width = 9;
+  for (Line& line : lines) {
+    if (line.count > 1) line.name += fmt::format(" × {}", line.count);
+    if (line.count == 1) line.name = line.one.name;
+    name_width = std::max(name_width, line.name.size());
+    method_width = std::max(method_width, line.method.size());
+  }
+  const auto row = [&](const std::string& name, const std::string& shape, const std::string& method,
+                       const std::string& count, const std::string& note) {
+    std::string text = fmt::format("  {:<{}}  {:>13}  {:<{}}  {:>11}  {}", name, name_width, shape,
+                                   method, method_width, count, note);
+    return text.erase(text.find_last_not_of(' ') + 1) + "\n";
+  };
+  std::string text = row("parameter", "shape", "projector", "trained", "");
+  for (const Line& line : lines) {
+    text += row(line.name, to_string(line.one.shape), line.method, std::to_string(line.trained),
+                line.one.note);
+  }
+  return text + row("all", "", "", std::to_string(trained),
+                    fmt::format("of {} ({:.3g} %)", numbers,
+                                100.0 * static_cast<double>(trained) /
+                                    static_cast<double>(std::max<std::size_t>(numbers, 1))));
 }
 
 }  // namespace gradview

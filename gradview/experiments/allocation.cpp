@@ -8,8 +8,8 @@
 
 #include "gradview/core/error.hpp"
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/jobs.hpp"
-#include "gradview/experiments/driver/plots.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/statistics.hpp"
 #include "gradview/experiments/tasks/parallel.hpp"
@@ -280,23 +280,15 @@ int run(int argc, const char* const* argv) {
   const auto lines = allocation.lines(tuned);
   const auto claims = allocation.claims(tuned);
   folder.write("table.csv", table_csv(lines, claims));
-  const std::string no_picture = draw_plots(folder.path());
   nlohmann::ordered_json verdicts = nlohmann::ordered_json::array();
   for (const Claim& claim : claims) {
     verdicts.push_back({{"claim", claim.text}, {"verdict", claim.verdict()}});
   }
-  folder.write("summary.json",
-               nlohmann::ordered_json{{"status", "complete"}, {"claims", verdicts}}.dump(2) + "\n");
-  progress.clear();
-  print(allocation, tuned, lines, claims);
-  std::fflush(stdout);
-  if (!no_picture.empty() && !s.quiet) fmt::print(stderr, "note: {}\n", no_picture);
-  if (!s.quiet) fmt::print(stderr, "run folder: {}\n", folder.path());
-  const bool all_diverged = std::all_of(tuned.begin(), tuned.end(), [](const TunedCurve& curve) {
-    return std::all_of(curve.runs.begin(), curve.runs.end(),
-                       [](const Run* each) { return each->diverged(); });
+  finish_run(folder, nlohmann::ordered_json::object({{"claims", verdicts}}), s.quiet, [&] {
+    progress.clear();
+    print(allocation, tuned, lines, claims);
   });
-  if (all_diverged) throw DivergedError("every run diverged; see " + folder.file("metrics.csv"));
+  require_some_run(tuned, folder);
   return 0;
 }
 

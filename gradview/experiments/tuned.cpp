@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "gradview/core/error.hpp"
 #include "gradview/experiments/tuning.hpp"
 
 namespace gradview {
@@ -128,6 +129,14 @@ std::vector<TunedCurve> run_tuned(Sweep& sweep, Progress& progress,
   }
   sweep.write(order);
   return out;
+}
+
+void require_some_run(const std::vector<TunedCurve>& curves, const RunFolder& folder) {
+  const bool some = std::any_of(curves.begin(), curves.end(), [](const TunedCurve& curve) {
+    return std::any_of(curve.runs.begin(), curve.runs.end(),
+                       [](const Run* run) { return !run->diverged(); });
+  });
+  if (!some) throw DivergedError("every run diverged; see " + folder.file("metrics.csv"));
 }
 
 std::vector<double> over_seeds(const TunedCurve& curve,

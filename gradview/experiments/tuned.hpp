@@ -46,6 +46,9 @@ struct TunedCurve {
 std::vector<TunedCurve> run_tuned(Sweep& sweep, Progress& progress,
                                   const std::vector<Curve>& curves, const TuneSettings& settings);
 
+// Throws DivergedError where every reported run diverged.
+void require_some_run(const std::vector<TunedCurve>& curves, const RunFolder& folder);
+
 // A number of each reported run, in order of seed.
 std::vector<double> over_seeds(const TunedCurve& curve,
                                const std::function<double(const Run&)>& number);

@@ -14,7 +14,7 @@
 #include "gradview/experiments/compare/search.hpp"
 #include "gradview/experiments/compare/table.hpp"
 #include "gradview/experiments/compare/trials.hpp"
-#include "gradview/experiments/driver/plots.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/sweep.hpp"
 #include "gradview/projections/registry.hpp"
@@ -246,7 +246,7 @@ Json summary(const Table& table, std::size_t runs, double seconds) {
                      {"verdict", line.verdict},
                      {"diverged", line.diverged}});
   }
-  return {{"status", "complete"}, {"runs", runs}, {"wall_seconds", seconds}, {"table", lines}};
+  return {{"runs", runs}, {"wall_seconds", seconds}, {"table", lines}};
 }
 
 int run(int argc, const char* const* argv) {
@@ -286,20 +286,17 @@ int run(int argc, const char* const* argv) {
   const Table table = work.judge();
   folder.write("table.csv", table_csv(table));
   if (settings.trials) folder.write("trials.csv", trials_csv(table, work.scores()));
-  const std::string no_picture = draw_plots(folder.path());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  folder.write("summary.json", summary(table, work.runs(), seconds.count()).dump(2) + "\n");
-  progress.clear();
-  fmt::print("{}", table_text(table, settings.margin / 100, settings.group_by == "state"));
-  std::fflush(stdout);
-  if (settings.training.steps < 1000) {
-    fmt::print(
-        "{} steps are a short run: a method that starts slowly is still learning; see --steps 3000 "
-        "before ranking\n",
-        settings.training.steps);
-  }
-  if (!no_picture.empty()) fmt::print(stderr, "note: {}\n", no_picture);
-  fmt::print(stderr, "run folder: {}\n", folder.path());
+  finish_run(folder, summary(table, work.runs(), seconds.count()), false, [&] {
+    progress.clear();
+    fmt::print("{}", table_text(table, settings.margin / 100, settings.group_by == "state"));
+    if (settings.training.steps < 1000) {
+      fmt::print(
+          "{} steps are a short run: a method that starts slowly is still learning; see --steps "
+          "3000 before ranking\n",
+          settings.training.steps);
+    }
+  });
   const bool all_diverged =
       std::all_of(table.lines.begin(), table.lines.end(),
                   [](const Line& line) { return line.diverged == line.seeds.size(); });

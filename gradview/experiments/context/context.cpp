@@ -13,8 +13,8 @@
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
 #include "gradview/experiments/context/extension.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/jobs.hpp"
-#include "gradview/experiments/driver/plots.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/tasks/bytes.hpp"
 #include "gradview/experiments/tuned.hpp"
@@ -366,18 +366,13 @@ int run(int argc, const char* const* argv) {
       time_steps(task->model(), task->start(), training, s.timing);
   folder.write("times.csv", times_csv(times));
   const std::vector<ContextClaim> claims = judge_context(e, times, s.margin);
-  const std::string no_picture = draw_plots(folder.path());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  Json summary{{"status", "complete"}, {"wall_seconds", seconds.count()}, {"margin", s.margin}};
+  Json summary{{"wall_seconds", seconds.count()}, {"margin", s.margin}};
   for (const ContextClaim& c : claims) {
     summary["claims"].push_back(
         {{"claim", c.text}, {"verdict", c.verdict}, {"evidence", c.evidence}});
   }
-  folder.write("summary.json", summary.dump(2) + "\n");
-  print(e, times, claims);
-  std::fflush(stdout);
-  if (!no_picture.empty() && !s.quiet) fmt::print(stderr, "note: {}\n", no_picture);
-  if (!s.quiet) fmt::print(stderr, "run folder: {}\n", folder.path());
+  finish_run(folder, summary, s.quiet, [&] { print(e, times, claims); });
   bool any = false;
   for (const auto& ways : e.curves) {
     for (const Extended& curve : ways) {

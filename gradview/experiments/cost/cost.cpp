@@ -9,7 +9,7 @@
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
 #include "gradview/experiments/cost/reasons.hpp"
-#include "gradview/experiments/driver/plots.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/driver/run_folder.hpp"
 #include "gradview/io/csv.hpp"
@@ -168,7 +168,7 @@ nlohmann::ordered_json in_json(const Estimate& e) {
 }
 
 nlohmann::ordered_json summary(const Findings& findings) {
-  nlohmann::ordered_json out{{"status", "complete"}};
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
   for (const Claim& claim : findings.claims()) {
     out["claims"].push_back({{"claim", claim.text},
                              {"verdict", claim.verdict()},
@@ -278,14 +278,10 @@ int run(int argc, const char* const* argv) {
   const Findings findings(s.plan, cases, s.network);
   folder.append_rows("table.csv", table_csv(cases, findings));
   folder.write("reasons.csv", reasons_csv(findings.attribution()));
-  const std::string no_picture = draw_plots(folder.path());
-  folder.write("summary.json", summary(findings).dump(2) + "\n");
-  print_steps(cases, findings);
-  print_reasons(s, findings);
-  std::fflush(stdout);
-  if (s.quiet) return 0;
-  if (!no_picture.empty()) fmt::print(stderr, "note: {}\n", no_picture);
-  fmt::print(stderr, "run folder: {}\n", folder.path());
+  finish_run(folder, summary(findings), s.quiet, [&] {
+    print_steps(cases, findings);
+    print_reasons(s, findings);
+  });
   return 0;
 }
 

@@ -12,8 +12,8 @@
 #include "gradview/core/error.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/jobs.hpp"
-#include "gradview/experiments/driver/plots.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/driver/progress.hpp"
 #include "gradview/experiments/driver/run_folder.hpp"
@@ -376,7 +376,6 @@ int run(int argc, const char* const* argv) {
   folder.append_rows("table.csv", table_csv(lines));
   folder.append_rows("nulls.csv", nulls_csv(nulls));
   folder.append_rows("claims.csv", claims_csv(claims));
-  const std::string no_picture = draw_plots(folder.path());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   Json verdicts = Json::array();
   for (const Claim& c : claims) {
@@ -387,20 +386,17 @@ int run(int argc, const char* const* argv) {
                         {"difference", c.difference.mean},
                         {"verdict", c.verdict}});
   }
-  const Json summary{{"status", "complete"},
-                     {"fits", lines.size()},
+  const Json summary{{"fits", lines.size()},
                      {"wall_seconds", seconds.count()},
                      {"claims", verdicts},
                      {"loha_only_where_flat", flat_only(claims)}};
-  folder.write("summary.json", summary.dump(2) + "\n");
-  progress.clear();
-  print_table(s, wanted, lines);
-  print_theory(s, lines);
-  print_nulls(nulls);
-  print_claims(claims);
-  std::fflush(stdout);
-  if (!no_picture.empty() && !s.quiet) fmt::print(stderr, "note: {}\n", no_picture);
-  if (!s.quiet) fmt::print(stderr, "run folder: {}\n", folder.path());
+  finish_run(folder, summary, s.quiet, [&] {
+    progress.clear();
+    print_table(s, wanted, lines);
+    print_theory(s, lines);
+    print_nulls(nulls);
+    print_claims(claims);
+  });
   return 0;
 }
 

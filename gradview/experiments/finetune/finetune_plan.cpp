@@ -9,6 +9,7 @@
 
 #include "gradview/core/error.hpp"
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/adaptation.hpp"
 #include "gradview/io/peft_projector.hpp"
 #include "gradview/projections/registry.hpp"
 
@@ -164,14 +165,6 @@ class Planner {
   std::set<std::string> fresh_, head_, whole_;
 };
 
-std::string without_numbers(const std::string& name) {
-  std::vector<std::string> parts = split(name, '.');
-  for (std::string& part : parts) {
-    if (parse_integer(part)) part = "*";
-  }
-  return join(parts, ".");
-}
-
 }  // namespace
 
 std::vector<TunedWeight> plan_finetune(const FineTuneSettings& settings, const TextModel& model,
@@ -181,51 +174,15 @@ std::vector<TunedWeight> plan_finetune(const FineTuneSettings& settings, const T
 }
 
 std::string describe(const std::vector<TunedWeight>& plan) {
-  struct Line {
-    TunedWeight one;
-    std::size_t count, trained;
-    std::string name, method;
-  };
-  std::vector<Line> lines;
-  std::size_t trained = 0, numbers = 0;
-  for (const TunedWeight& planned : plan) {
-    trained += planned.trained;
-    numbers += planned.shape.rows * planned.shape.cols;
-    const std::string name = without_numbers(planned.name);
-    const std::string method = planned.trained > 0 ? to_string(*planned.projector) : "frozen";
-    const auto alike = std::find_if(lines.begin(), lines.end(), [&](const Line& line) {
-      return line.name == name && line.method == method && line.one.shape == planned.shape &&
-             line.one.note == planned.note;
-    });
-    if (alike == lines.end()) {
-      lines.push_back({planned, 1, planned.trained, name, method});
-    } else {
-      ++alike->count;
-      alike->trained += planned.trained;
-    }
+  std::vector<Planned> rows;
+  for (const TunedWeight& each : plan) {
+    rows.push_back({.name = each.name,
+                    .shape = each.shape,
+                    .projector = each.projector,
+                    .trained = each.trained,
+                    .note = each.note});
   }
-  std::size_t name_width = 9, method_width = 9;
-  for (Line& line : lines) {
-    if (line.count > 1) line.name += fmt::format(" × {}", line.count);
-    if (line.count == 1) line.name = line.one.name;
-    name_width = std::max(name_width, line.name.size());
-    method_width = std::max(method_width, line.method.size());
-  }
-  const auto row = [&](const std::string& name, const std::string& shape, const std::string& method,
-                       const std::string& count, const std::string& note) {
-    std::string text = fmt::format("  {:<{}}  {:>13}  {:<{}}  {:>11}  {}", name, name_width, shape,
-                                   method, method_width, count, note);
-    return text.erase(text.find_last_not_of(' ') + 1) + "\n";
-  };
-  std::string text = row("parameter", "shape", "projector", "trained", "");
-  for (const Line& line : lines) {
-    text += row(line.name, to_string(line.one.shape), line.method, std::to_string(line.trained),
-                line.one.note);
-  }
-  return text + row("all", "", "", std::to_string(trained),
-                    fmt::format("of {} ({:.3g} %)", numbers,
-                                100.0 * static_cast<double>(trained) /
-                                    static_cast<double>(std::max<std::size_t>(numbers, 1))));
+  return describe(rows);
 }
 
 }  // namespace gradview

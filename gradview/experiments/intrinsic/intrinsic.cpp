@@ -12,8 +12,8 @@
 #include "gradview/core/error.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/jobs.hpp"
-#include "gradview/experiments/driver/plots.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/intrinsic/crossing.hpp"
 #include "gradview/experiments/tuned.hpp"
@@ -363,18 +363,13 @@ int run(int argc, const char* const* argv) {
   const std::vector<Found> found = study.found();
   folder.append_rows("table.csv", study.table_csv());
   folder.append_rows("crossings.csv", study.crossings_csv(found));
-  const std::string no_picture = draw_plots(folder.path());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  const Json summary{{"status", "complete"},
-                     {"wall_seconds", seconds.count()},
-                     {"part", s.part / 100},
-                     {"crossings", study.json(found)}};
-  folder.write("summary.json", summary.dump(2) + "\n");
-  progress.clear();
-  study.print(found);
-  std::fflush(stdout);
-  if (!no_picture.empty() && !s.quiet) fmt::print(stderr, "note: {}\n", no_picture);
-  if (!s.quiet) fmt::print(stderr, "run folder: {}\n", folder.path());
+  const Json summary{
+      {"wall_seconds", seconds.count()}, {"part", s.part / 100}, {"crossings", study.json(found)}};
+  finish_run(folder, summary, s.quiet, [&] {
+    progress.clear();
+    study.print(found);
+  });
   if (study.all_diverged())
     throw DivergedError("every run diverged; see " + folder.file("metrics.csv"));
   return 0;

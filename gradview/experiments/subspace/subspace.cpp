@@ -9,9 +9,9 @@
 #include "gradview/core/error.hpp"
 #include "gradview/core/parallel.hpp"
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/help.hpp"
 #include "gradview/experiments/driver/jobs.hpp"
-#include "gradview/experiments/driver/plots.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/statistics.hpp"
 #include "gradview/experiments/subspace/bases.hpp"
@@ -404,17 +404,13 @@ int run(int argc, const char* const* argv) {
   const std::vector<Finding> findings = report.findings();
   folder.write("table.csv", table_csv(findings));
   folder.write("similarity.csv", report.grid_csv());
-  const std::string no_picture = draw_plots(folder.path());
   nlohmann::ordered_json rates;
   for (const TunedCurve& curve : tuned) rates[curve.curve.method] = curve.lr;
-  folder.write("summary.json",
-               nlohmann::ordered_json{{"status", "complete"}, {"lr", rates}}.dump(2) + "\n");
-  progress.clear();
-  print_findings(findings, s);
-  print_claims(report.claims());
-  std::fflush(stdout);
-  if (!no_picture.empty()) fmt::print(stderr, "note: {}\n", no_picture);
-  fmt::print(stderr, "run folder: {}\n", folder.path());
+  finish_run(folder, nlohmann::ordered_json::object({{"lr", rates}}), false, [&] {
+    progress.clear();
+    print_findings(findings, s);
+    print_claims(report.claims());
+  });
   if (findings.empty())
     throw DivergedError("every run diverged; see " + folder.file("metrics.csv"));
   return 0;

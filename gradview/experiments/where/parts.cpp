@@ -10,8 +10,7 @@ namespace gradview {
 namespace {
 
 struct Part {
-  std::string name, pattern;
-  bool low_rank = true;
+  std::string name, pattern, full_method = {};
 };
 
 const std::vector<Part> kParts{{"q", "(self[.]query|q_proj)[.]weight"},
@@ -21,8 +20,8 @@ const std::vector<Part> kParts{{"q", "(self[.]query|q_proj)[.]weight"},
                                {"mlp",
                                 "(intermediate[.]dense|[0-9][.]output[.]dense|(gate|up|down)_proj|"
                                 "mlp[.]c_(fc|proj))[.]weight"},
-                               {"norm", "([nN]orm|ln_[12f])[.](weight|bias)", false},
-                               {"embed", "(word_embeddings|embed_tokens|wte)[.]weight", false}};
+                               {"norm", "([nN]orm|ln_[12f])[.](weight|bias)", "bitfit"},
+                               {"embed", "(word_embeddings|embed_tokens|wte)[.]weight", "full"}};
 
 const Part& part_named(const std::string& name) {
   std::vector<std::string> names;
@@ -42,7 +41,7 @@ std::string pattern_of(const std::string& parts) {
   return join(patterns, "|");
 }
 
-bool low_rank_part(const std::string& part) { return part_named(part).low_rank; }
+std::string full_method(const std::string& part) { return part_named(part).full_method; }
 
 std::size_t numbers_at_rank_1(const std::string& parts, const Weights& weights) {
   std::size_t numbers = 0;

@@ -16,6 +16,7 @@ std::string pattern_of(const std::string& parts);
 // The numbers that low-rank factors of rank 1 have on these parts: Σ (m + n). Throws where a part is
 // not in the model by a name of its own.
 std::size_t numbers_at_rank_1(const std::string& parts, const Weights& weights);
-bool low_rank_part(const std::string& part);  // or trained in full: norm, embed
+// The projector of a part that is trained in full (norm, embed); empty for those of low rank.
+std::string full_method(const std::string& part);
 
 }  // namespace gradview

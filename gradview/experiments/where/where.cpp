@@ -8,8 +8,8 @@
 
 #include "gradview/core/error.hpp"
 #include "gradview/core/text.hpp"
+#include "gradview/experiments/driver/finish.hpp"
 #include "gradview/experiments/driver/jobs.hpp"
-#include "gradview/experiments/driver/plots.hpp"
 #include "gradview/experiments/driver/program.hpp"
 #include "gradview/experiments/statistics.hpp"
 #include "gradview/experiments/tuned.hpp"
@@ -131,8 +131,9 @@ class Lines {
  private:
   static bool low_rank(const std::string& place) {
     const auto parts = split(place, ',');
-    const auto low =
-        static_cast<std::size_t>(std::count_if(parts.begin(), parts.end(), low_rank_part));
+    const auto low = static_cast<std::size_t>(
+        std::count_if(parts.begin(), parts.end(),
+                      [](const std::string& part) { return full_method(part).empty(); }));
     if (low == parts.size()) return true;
     if (parts.size() == 1) return false;
     throw std::invalid_argument("--place '" + place +
@@ -151,7 +152,7 @@ class Lines {
     const std::string where = fmt::format("@{}", pattern_of(place));
     std::string method =
         fmt::format("lora:rank={},alpha={:g}{}", rank, s_.scale * static_cast<double>(rank), where);
-    if (rank == 0) method = (place == "norm" ? "bitfit" : "full") + where;
+    if (rank == 0) method = full_method(place) + where;
     Line line{place, rank, {method, s_.optimizer}};
     const auto planned = plan(adaptation_of(method, s_.training), task_.start(), {});
     Weights weights = task_.start();
@@ -317,24 +318,15 @@ int run(int argc, const char* const* argv) {
   const std::vector<TunedCurve> tuned = run_tuned(sweep, progress, curves, tune);
   const std::vector<Answer> found = answers(s, lines, tuned);
   folder.write("table.csv", table_csv(s, lines, tuned, found));
-  const std::string no_picture = draw_plots(folder.path());
   nlohmann::ordered_json verdicts = nlohmann::ordered_json::array();
   for (const Answer& answer : found) {
     verdicts.push_back({{"difference", answer.text}, {"verdict", answer.verdict}});
   }
-  folder.write(
-      "summary.json",
-      nlohmann::ordered_json{{"status", "complete"}, {"differences", verdicts}}.dump(2) + "\n");
-  progress.clear();
-  print(s, lines, tuned, found);
-  std::fflush(stdout);
-  if (!no_picture.empty() && !s.quiet) fmt::print(stderr, "note: {}\n", no_picture);
-  if (!s.quiet) fmt::print(stderr, "run folder: {}\n", folder.path());
-  const bool all_diverged = std::all_of(tuned.begin(), tuned.end(), [](const TunedCurve& curve) {
-    return std::all_of(curve.runs.begin(), curve.runs.end(),
-                       [](const Run* each) { return each->diverged(); });
+  finish_run(folder, nlohmann::ordered_json::object({{"differences", verdicts}}), s.quiet, [&] {
+    progress.clear();
+    print(s, lines, tuned, found);
   });
-  if (all_diverged) throw DivergedError("every run diverged; see " + folder.file("metrics.csv"));
+  require_some_run(tuned, folder);
   return 0;
 }
 
